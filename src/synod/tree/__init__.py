@@ -1,0 +1,43 @@
+"""The replicated state machine: znodes, sessions, watches, ACLs, and the layout of a batch.
+
+Pure, deterministic and total: no I/O, no clock, no chance; equal batches in equal order give equal states
+and equal replies on every replica, whatever bytes a client sent.
+
+Read `_batch` first (what a slot of the log says).
+"""
+
+from __future__ import annotations
+
+from ._batch import (
+    FEATURE_LEVEL,
+    UnknownCommand,
+    encode_attach,
+    encode_auth,
+    encode_awake,
+    encode_batch,
+    encode_create_session,
+    encode_digest_now,
+    encode_expire,
+    encode_group,
+    encode_opening,
+    encode_silent,
+    encode_slice,
+    group_header,
+)
+
+__all__ = [
+    "FEATURE_LEVEL",
+    "UnknownCommand",
+    "encode_attach",
+    "encode_auth",
+    "encode_awake",
+    "encode_batch",
+    "encode_create_session",
+    "encode_digest_now",
+    "encode_expire",
+    "encode_group",
+    "encode_opening",
+    "encode_silent",
+    "encode_slice",
+    "group_header",
+]
