@@ -1,0 +1,56 @@
+"""Paxos and the tree, joined to one deterministic replica of a cell.
+
+May import paxos, tree, wire and base; knows no sockets, no disks, no clocks. Read `_replica.Replica.ready`
+first, then `_front` (clients) and `_liveness` (sessions).
+"""
+
+from __future__ import annotations
+
+from ._liveness import Deadlines, Touches
+from ._messages import (
+    KIND_FIRST,
+    PEER_PROTOCOL_VERSION,
+    DigestReport,
+    Forward,
+    Hello,
+    ReplicaMessage,
+    SnapshotAsk,
+    SnapshotChunk,
+    Touch,
+    TouchAck,
+    decode_message,
+    encode_message,
+)
+from ._options import FRAME_BYTES_MAX, GROUP_BYTES_MAX, ReadMode, ReplicaOptions
+from ._ready import DiskWrite, LogRead, Note, Ready, SnapshotInstall, SnapshotRead, SnapshotWrite
+from ._replica import Recovered, Replica
+
+__all__ = [
+    "FRAME_BYTES_MAX",
+    "GROUP_BYTES_MAX",
+    "KIND_FIRST",
+    "PEER_PROTOCOL_VERSION",
+    "Deadlines",
+    "DigestReport",
+    "DiskWrite",
+    "Forward",
+    "Hello",
+    "LogRead",
+    "Note",
+    "ReadMode",
+    "Ready",
+    "Recovered",
+    "Replica",
+    "ReplicaMessage",
+    "ReplicaOptions",
+    "SnapshotAsk",
+    "SnapshotChunk",
+    "SnapshotInstall",
+    "SnapshotRead",
+    "SnapshotWrite",
+    "Touch",
+    "TouchAck",
+    "Touches",
+    "decode_message",
+    "encode_message",
+]

@@ -1,0 +1,67 @@
+"""What this replica remembers of its peers' disks, so that a forgetful one is noticed.
+
+A replica whose disk was wiped or rolled back may have forgotten a promise or an accepted value; if it voted,
+a chosen value could be lost. Its hello would show less than it has already told somebody: so everybody
+remembers the most that each peer has shown, writes that down with the next sync group, and refuses less.
+
+Ref: Chandra et al. 2007 s5.1 (a replica with a lost disk must not take part as if nothing had happened).
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+from synod.base import BALLOT_ZERO, Ballot, ReplicaId, Slot
+
+from ._messages import Hello
+
+_SEEN: Final = struct.Struct(">BIQBQ")
+
+
+class Acquaintance:
+    """The highest (promise, accepted slot) that each peer's present incarnation has shown."""
+
+    __slots__ = ("_seen", "changed")
+
+    def __init__(self, remembered: bytes = b"") -> None:
+        self._seen: dict[ReplicaId, tuple[int, Ballot, Slot]] = {}
+        self.changed = False
+        for at in range(0, len(remembered) - _SEEN.size + 1, _SEEN.size):
+            id_, incarnation, round_, replica, slot = _SEEN.unpack_from(remembered, at)
+            self._seen[id_] = (incarnation, Ballot(round_, replica), slot)
+
+    def encode(self) -> bytes:
+        """For the next sync group."""
+        self.changed = False
+        return b"".join(
+            _SEEN.pack(id_, incarnation, ballot.round, ballot.replica, slot)
+            for id_, (incarnation, ballot, slot) in sorted(self._seen.items())
+        )
+
+    def showed(self, peer: ReplicaId, promised: Ballot, slot: Slot) -> None:
+        """A peer's Promise or Accepted says that its disk holds this much."""
+        incarnation, ballot, last = self._seen.get(peer, (1, BALLOT_ZERO, 0))
+        if promised > ballot or slot > last:
+            self._seen[peer] = (incarnation, max(ballot, promised), max(last, slot))
+            self.changed = True
+
+    def refusal(self, hello: Hello) -> str | None:
+        """Why a peer's hello shows a forgetful disk, or None.
+
+        Another, higher incarnation begins anew: it was re-admitted.
+        """
+        incarnation, ballot, slot = self._seen.get(hello.id, (hello.incarnation, BALLOT_ZERO, 0))
+        if hello.incarnation > incarnation:
+            self._seen[hello.id] = (hello.incarnation, hello.promised, hello.last_slot)
+            self.changed = True
+            return None
+        if hello.incarnation < incarnation:
+            return f"replica {hello.id} comes as incarnation {hello.incarnation}, but {incarnation} was admitted"
+        if hello.promised < ballot or hello.last_slot < slot:
+            return (
+                f"replica {hello.id} has forgotten what it had promised or accepted (it shows ballot {hello.promised} "
+                f"and slot {hello.last_slot}, and had shown {ballot} and {slot}): its disk was wiped or rolled back, "
+                f"and it must not vote until it is re-admitted"
+            )
+        return None

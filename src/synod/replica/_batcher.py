@@ -1,0 +1,81 @@
+"""The leader's side of forwarding: what waits for the next slot, and how it becomes one batch.
+
+While one batch is being synced and replicated, what arrives gathers here for the next: group commit.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+
+from synod.base import ReplicaId
+from synod.tree import FEATURE_LEVEL, encode_batch, group_header
+
+
+class Batcher:
+    """Commands that wait for a slot, in the order in which they came.
+
+    The duplicate check here only saves slots; the one that counts is in the state machine.
+    """
+
+    __slots__ = ("_bytes_max", "_queued", "_urgent", "_waiting", "bytes")
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self._waiting: deque[bytes] = deque()
+        self._urgent: deque[bytes] = deque()
+        self._queued: dict[ReplicaId, tuple[int, int]] = {}
+        self.bytes = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting or self._urgent)
+
+    @property
+    def urgent(self) -> bool:
+        """Whether commands of the leader's own wait for the batch after the next."""
+        return bool(self._urgent)
+
+    def clear(self) -> None:
+        """Forget everything: this replica leads no more, and origins send again to whoever does."""
+        self._waiting.clear()
+        self._urgent.clear()
+        self._queued.clear()
+        self.bytes = 0
+
+    def add_group(self, group: bytes, applied: Mapping[ReplicaId, tuple[int, int]]) -> bool:
+        """Take a group unless it waits here already or has been applied.
+
+        Args:
+            group: as its origin encoded it.
+            applied: the state machine's (boot, seq) per origin.
+
+        Returns:
+            False when the group leaves a gap after those before it: its origin is to send again.
+        """
+        origin, boot, seq = group_header(group)
+        known = max(self._queued.get(origin, (0, 0)), applied.get(origin, (0, 0)))
+        if (boot, seq) <= known:
+            return True
+        if seq != (known[1] + 1 if boot == known[0] else 1):
+            return False
+        self._queued[origin] = (boot, seq)
+        self._waiting.append(group)
+        self.bytes += len(group)
+        return True
+
+    def add_command(self, command: bytes) -> None:
+        """Take a command of the leader's own; it goes before what clients sent."""
+        self._urgent.append(command)
+        self.bytes += len(command)
+
+    def take(self, *, cell_time_ms: int, wall_ms: int) -> bytes:
+        """Close the next batch: at least one command, and no more than the bound beyond that."""
+        commands: list[bytes] = []
+        size = 0
+        for source in (self._urgent, self._waiting):
+            while source and (not commands or size + len(source[0]) <= self._bytes_max):
+                command = source.popleft()
+                commands.append(command)
+                size += len(command)
+        self.bytes -= size
+        return encode_batch(feature_level=FEATURE_LEVEL, cell_time_ms=cell_time_ms, wall_ms=wall_ms, commands=commands)

@@ -1,0 +1,92 @@
+"""What a replica asks of its host: one value object, drained after every batch of inputs.
+
+The host writes, sends and reads as it is told, in any order between the kinds and in order within each.
+What must not be seen before a write is durable is not in here before `persisted` was called for that write:
+the host cannot get it wrong.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from synod.base import Ballot, Entry, ReplicaId, Slot
+
+
+@dataclass(frozen=True, slots=True)
+class DiskWrite:
+    """One write of the log. Several may share a sync; `persisted(id)` stands for all earlier ones too."""
+
+    id: int
+    promised: Ballot
+    chosen_mark: Slot
+    entries: tuple[Entry, ...]
+    peers: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LogRead:
+    """Read entries of the log from a slot on, for a peer that is behind; answered by `log_read`."""
+
+    id: int
+    from_slot: Slot
+    bytes_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotWrite:
+    """A chunk of this replica's own snapshot; `snapshot_saved` follows the last once it is durable."""
+
+    slot: Slot
+    chunk: bytes
+    first: bool
+    last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotRead:
+    """Read bytes of a stored snapshot's file, for a peer; answered by `snapshot_read`."""
+
+    id: int
+    slot: Slot
+    offset: int
+    bytes_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotInstall:
+    """Replace everything at or below `slot` by a peer's snapshot file; answered by `snapshot_installed`."""
+
+    slot: Slot
+    file: bytes
+    promised: Ballot
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something for the log and the metrics: why an election, which stall, whom we refused."""
+
+    kind: str
+    text: str
+
+
+@dataclass(slots=True)
+class Ready:
+    """Everything that should happen now."""
+
+    writes: list[DiskWrite] = field(default_factory=list)
+    messages: list[tuple[ReplicaId, bytes, bool]] = field(default_factory=list)
+    """(peer, bytes, whether it goes by the bulk connection)"""
+    client_output: list[tuple[int, bytes]] = field(default_factory=list)
+    client_closes: list[tuple[int, str]] = field(default_factory=list)
+    """Connections to close after their output is flushed, each with the reason."""
+    client_pauses: list[tuple[int, bool]] = field(default_factory=list)
+    """Connections to stop reading from (True), or to read from again (False)."""
+    log_reads: list[LogRead] = field(default_factory=list)
+    snapshot_writes: list[SnapshotWrite] = field(default_factory=list)
+    snapshot_reads: list[SnapshotRead] = field(default_factory=list)
+    snapshot_install: SnapshotInstall | None = None
+    notes: list[Note] = field(default_factory=list)
+    more: bool = False
+    """Do all this, then call `ready` again: chosen batches wait to be applied."""
+    stop: str | None = None
+    """Why this replica must stop at once."""

@@ -1,0 +1,831 @@
+"""One deterministic replica: Paxos and the tree, with everything between them, and no I/O.
+
+Inputs are method calls that carry `now`; what should happen leaves through `ready()`. The server, the
+simulator and the flight recorder host the very same object.
+
+Read `ready` first: it is the whole cycle. Then `_apply`, `_lead` and `_forward`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, Protocol
+
+from synod.base import (
+    BALLOT_ZERO,
+    MILLISECOND,
+    SECOND,
+    Ballot,
+    Configuration,
+    Entry,
+    Micros,
+    RemoteProtocolError,
+    ReplicaId,
+    Rng,
+    Slot,
+    invariant,
+)
+from synod.paxos import Accepted, Durable, Paxos, Promise
+from synod.paxos import decode as decode_paxos
+from synod.paxos import encode as encode_paxos
+from synod.tree import (
+    FEATURE_LEVEL,
+    Tree,
+    encode_awake,
+    encode_batch,
+    encode_expire,
+    encode_opening,
+    encode_silent,
+)
+
+from ._acquaintance import Acquaintance
+from ._batcher import Batcher
+from ._digests import DigestBoard
+from ._front import Front
+from ._liveness import Deadlines, Touches
+from ._messages import (
+    KIND_FIRST,
+    PEER_PROTOCOL_VERSION,
+    DigestReport,
+    Forward,
+    Hello,
+    ReplicaMessage,
+    SnapshotAsk,
+    SnapshotChunk,
+    Touch,
+    TouchAck,
+    decode_message,
+    encode_message,
+)
+from ._options import ReplicaOptions
+from ._outbox import Outbox
+from ._ready import DiskWrite, LogRead, Note, Ready, SnapshotInstall, SnapshotRead, SnapshotWrite
+from ._transfer import Download
+
+FORWARD_BYTES_MAX: Final = 1 << 20
+"""Groups in one Forward; a batch is as long."""
+
+TURNS_MAX: Final = 64
+"""`ready` repeats its cycle while one part gives another something to do; more turns than this is a loop."""
+
+CELL_TIME_INTERVAL: Final = SECOND
+"""While some session is silent, cell time reaches the log at least so often."""
+
+APPLY_BYTES_PER_TURN: Final = 256 * 1024
+"""Applying so many bytes of small requests takes a few milliseconds; then the host looks at its sockets."""
+
+DIGEST_ZNODES_PER_TURN: Final = 500
+"""Hashing so many znodes takes about a millisecond: what a turn of the host can spare."""
+
+
+class Recovered(Protocol):
+    """What the log gave back at start; `storage.Recovered` is one."""
+
+    promised: Ballot
+    entries: tuple[Entry, ...]
+    chosen_mark: Slot
+    log_start: Slot
+    unknown: frozenset[Slot]
+    snapshot_slot: Slot
+    peers: bytes
+
+
+class Replica:
+    """A replica of a cell.
+
+    Args:
+        id: which member of `configuration` this is.
+        recovered: what its log holds.
+        tree: the state at the slot of its latest snapshot, or a new one.
+        boot: its boot count, raised and made durable before.
+        rng: chance for the election timeouts.
+        draw_secret: so many unpredictable bytes; session passwords are drawn from it.
+        now: microseconds of its monotonic clock.
+        wall_ms: milliseconds since 1970.
+    """
+
+    def __init__(
+        self,
+        *,
+        id: ReplicaId,  # noqa: A002 -- the word of the configuration
+        configuration: Configuration,
+        options: ReplicaOptions,
+        recovered: Recovered,
+        tree: Tree,
+        boot: int,
+        rng: Rng,
+        draw_secret: Callable[[int], bytes],
+        now: Micros,
+        wall_ms: int,
+    ) -> None:
+        member = configuration.member(id)
+        invariant(member is not None, "a replica is a member of its configuration")
+        self.id = id
+        self.configuration = configuration
+        self.options = options
+        self.boot = boot
+        self.tree = tree
+        self.stopped: str | None = None
+        self._incarnation = member.incarnation if member is not None else 1
+        self._peers = tuple(m.id for m in configuration.members if m.id != id)
+        self._now = now
+        self._wall_offset_ms = wall_ms - now // MILLISECOND
+        self.paxos = Paxos(
+            me=id,
+            voters=configuration.voters,
+            options=options.paxos,
+            durable=Durable(
+                promised=recovered.promised,
+                entries=recovered.entries,
+                chosen_mark=recovered.chosen_mark,
+                log_start=recovered.log_start,
+                unknown=recovered.unknown,
+            ),
+            applied=tree.slot,
+            rng=rng,
+            now=now,
+        )
+        self.front = Front(origin=id, boot=boot, tree=tree, options=options, draw_secret=draw_secret)
+        self.front.on_group_applied = self._group_applied
+        self.front.on_group_skipped = self._group_skipped
+        self.front.on_session_opened = self._session_opened
+        self.front.on_session_touched = self._session_touched
+        self.front.on_session_ended = self._session_ended
+        self._out = Ready()
+        self._unapplied: deque[Entry] = deque()
+        self._outbox = Outbox(id, boot)
+        self._batcher = Batcher(options.batch_bytes_max)
+        self._board = DigestBoard(id, configuration.voters)
+        self._seen = Acquaintance(recovered.peers)
+        # What the disk is known to hold, for the hello.
+        self._durable_promised = recovered.promised
+        self._durable_slot = max(
+            (recovered.snapshot_slot, recovered.log_start, *(e.slot for e in recovered.entries), *recovered.unknown)
+        )
+        self._writes: deque[tuple[int, Ballot, Slot]] = deque()
+        # Whom we send to.
+        self._connected: dict[ReplicaId, None] = {}
+        self._forward_to: tuple[ReplicaId | None, Ballot] = (None, BALLOT_ZERO)
+        self._led_at = now
+        # Leading.
+        self._reign: Ballot | None = None
+        self._deadlines: Deadlines | None = None
+        self._cell_anchor: tuple[int, Micros] = (0, now)
+        self._settling: deque[tuple[Slot, tuple[int, ...]]] = deque()
+        self._proposed_at = now
+        self._peer_heard: dict[ReplicaId, Micros] = {}
+        self._touch_asks: dict[int, list[tuple[ReplicaId, TouchAck]]] = {}
+        self._touches_gathered: list[tuple[ReplicaId, TouchAck]] = []
+        # Reading.
+        self._read_ask: tuple[int, int] | None = None
+        self._granted: deque[tuple[Slot, int]] = deque()
+        self._touches = Touches(options.touch_interval)
+        # Snapshots.
+        self.snapshot_slot = recovered.snapshot_slot
+        self._log_grown = sum(len(e.value) for e in recovered.entries)
+        self._walking: Slot | None = None
+        self._walk_first = False
+        self._walk_next: Micros = 0
+        self._saving = False
+        self._download: Download | None = None
+        self._installing: Slot | None = None
+        self._request_id = 0
+        self._snapshot_asks: dict[int, tuple[ReplicaId, SnapshotAsk]] = {}
+        self._digest_reported: Slot = tree.digest_slot
+        self._ticked_at = now
+
+    # -- inputs: peers -----------------------------------------------------------------------------------
+
+    def hello(self) -> bytes:
+        """The first message on every peer connection."""
+        return encode_message(
+            Hello(
+                version=PEER_PROTOCOL_VERSION,
+                cell_id=bytes.fromhex(self.configuration.cell_id),
+                configuration=self.configuration.digest(),
+                id=self.id,
+                incarnation=self._incarnation,
+                boot=self.boot,
+                feature_level=FEATURE_LEVEL,
+                promised=self._durable_promised,
+                last_slot=self._durable_slot,
+            )
+        )
+
+    def check_hello(self, data: bytes) -> Hello:
+        """Read a peer's hello and decide whether to talk to it.
+
+        Raises:
+            RemoteProtocolError: the peer is to be refused; the text says why.
+        """
+        hello = decode_message(data)
+        if not isinstance(hello, Hello):
+            raise RemoteProtocolError("a peer did not begin with a hello")
+        if hello.cell_id != bytes.fromhex(self.configuration.cell_id):
+            raise RemoteProtocolError(f"a replica of the cell {hello.cell_id.hex()} called; this cell is another")
+        if hello.configuration != self.configuration.digest():
+            raise RemoteProtocolError(
+                f"replica {hello.id} was formatted with another configuration: "
+                f"its [[peers]] differ from this replica's in ids or addresses"
+            )
+        if hello.id not in self._peers:
+            raise RemoteProtocolError(f"replica {hello.id} is no peer of replica {self.id}")
+        reason = self._seen.refusal(hello)
+        if reason is not None:
+            raise RemoteProtocolError(reason)
+        return hello
+
+    def peer_connected(self, peer: ReplicaId, now: Micros) -> None:
+        """The main connection to a peer stands, and its hello was accepted."""
+        self._now = now
+        self._connected[peer] = None
+        self.paxos.connected(peer, now)
+        if peer == self._forward_to[0]:
+            self._doubt()
+
+    def peer_closed(self, peer: ReplicaId, now: Micros) -> None:
+        """The main connection to a peer is gone."""
+        self._now = now
+        self._connected.pop(peer, None)
+        self.paxos.disconnected(peer, now)
+        if self._download is not None and self._download.peer == peer:
+            self._download = None
+
+    def step(self, peer: ReplicaId, data: bytes, now: Micros) -> None:
+        """One message of a peer, from either connection.
+
+        Raises:
+            RemoteProtocolError: it cannot be read; the connection is to be closed.
+        """
+        self._now = now
+        if self.stopped is not None or not data:
+            return
+        if data[0] < KIND_FIRST:
+            message = decode_paxos(data)
+            if isinstance(message, Promise):
+                self._seen.showed(peer, message.ballot, 0)
+            elif isinstance(message, Accepted):
+                self._seen.showed(peer, message.ballot, message.slot)
+            self._note_heard(peer, now)
+            self.paxos.step(peer, message, now)
+        else:
+            self._step_own(peer, decode_message(data), now)
+
+    def _step_own(self, peer: ReplicaId, message: ReplicaMessage, now: Micros) -> None:
+        match message:
+            case Forward(groups):
+                if self._reign is not None:
+                    for group in groups:
+                        self._batcher.add_group(group, self.tree.origins)
+            case Touch():
+                self._take_touch(peer, message, now)
+            case TouchAck(round_, refused):
+                self._touch_answered(round_, refused)
+            case DigestReport(slot, digest):
+                self._judge(self._board.report(peer, slot, digest))
+            case SnapshotAsk():
+                self._serve_snapshot(peer, message)
+            case SnapshotChunk():
+                self._take_chunk(peer, message, now)
+            case Hello():
+                raise RemoteProtocolError("a peer sent a second hello")
+
+    def _note_heard(self, peer: ReplicaId, now: Micros) -> None:
+        """An origin that was silent for a while was away: its clients' touches are still on their way."""
+        heard = self._peer_heard.get(peer, now)
+        self._peer_heard[peer] = now
+        gap = now - heard
+        if self._deadlines is not None and gap > 4 * self.options.paxos.heartbeat:
+            self._deadlines.extend(gap, now, via=peer)
+
+    # -- inputs: clients ---------------------------------------------------------------------------------
+
+    def client_opened(self, conn: int, now: Micros, address: str = "") -> None:
+        """A client connected; `conn` is a number that this process has not used before."""
+        self._now = now
+        self.front.opened_connection(conn, address, now)
+
+    def client_data(self, conn: int, data: bytes, now: Micros) -> None:
+        """Bytes from a client."""
+        self._now = now
+        self.front.data(conn, data, now)
+
+    def client_closed(self, conn: int, now: Micros) -> None:
+        """A client's connection is gone, whoever closed it."""
+        self._now = now
+        self.front.closed_connection(conn)
+
+    # -- inputs: results of the host's work ----------------------------------------------------------------
+
+    def persisted(self, write_id: int, now: Micros) -> None:
+        """Everything up to this write is durable."""
+        self._now = now
+        while self._writes and self._writes[0][0] <= write_id:
+            _, promised, slot = self._writes.popleft()
+            self._durable_promised = max(self._durable_promised, promised)
+            self._durable_slot = max(self._durable_slot, slot)
+        self.paxos.persisted(write_id, now)
+
+    def log_read(self, request_id: int, entries: Sequence[Entry], now: Micros) -> None:
+        """The answer to a `LogRead`; no entries when the log no longer has them."""
+        self._now = now
+        self.paxos.log_read(request_id, entries, now)
+
+    def snapshot_saved(self, slot: Slot, log_start: Slot, now: Micros) -> None:
+        """This replica's own snapshot is durable, and the log's entries up to `log_start` are deleted."""
+        self._now = now
+        self._saving = False
+        self.snapshot_slot = max(self.snapshot_slot, slot)
+        self.paxos.log_trimmed(log_start)
+
+    def snapshot_read(self, request_id: int, data: bytes, total: int, now: Micros) -> None:
+        """The answer to a `SnapshotRead`; no data when that snapshot is no longer there."""
+        self._now = now
+        peer, ask = self._snapshot_asks.pop(request_id)
+        self._send(peer, SnapshotChunk(ask.slot, ask.offset, total if data else 0, data), bulk=True)
+
+    def snapshot_installed(self, slot: Slot, chunks: Iterable[bytes], now: Micros) -> None:
+        """A peer's snapshot is durable here and the log begins after it: take its state over.
+
+        Clients are let go first: their watches lived in the old state, and they set them again elsewhere.
+        """
+        self._now = now
+        invariant(self._installing == slot, "only the snapshot that was asked for is installed")
+        self._installing = None
+        if slot <= self.tree.slot:
+            return
+        self.front.close_all("this replica takes over a snapshot")
+        self.tree = Tree.restore(chunks)
+        invariant(self.tree.slot == slot, "a snapshot holds the state at its slot")
+        self.front.tree = self.tree
+        self._unapplied.clear()
+        self.snapshot_slot = slot
+        self._log_grown = 0
+        self._walking = None
+        self._durable_slot = max(self._durable_slot, slot)
+        self._outbox.skip_to(self.tree.origins.get(self.id, (0, 0)))
+        self.paxos.installed(slot, now)
+
+    def snapshot_refused(self, now: Micros) -> None:
+        """A peer's snapshot could not be installed (damaged on its way): fetch it again."""
+        self._now = now
+        self._installing = None
+
+    # -- inputs: time ------------------------------------------------------------------------------------
+
+    def tick(self, now: Micros, wall_ms: int) -> None:
+        """Time has passed. Inputs that had arrived before are to be handed in first."""
+        self._now = now
+        self._wall_offset_ms = wall_ms - now // MILLISECOND
+        if self.stopped is not None:
+            return
+        self.paxos.tick(now)
+        self._watch_sessions(now)
+        self._leave_leaderless_clients(now)
+        if self.front.ahead:
+            self.front.admit_ahead(now)
+        stuck = self._outbox.stuck_since()
+        if stuck is not None and now - stuck >= self.options.resend_after:
+            self._outbox.send_again()
+            self._outbox.hope(now)
+        if self._download is not None and now >= self._download.ask_again_at():
+            self._send(self._download.peer, self._download.ask(now), bulk=True)
+
+    def next_deadline(self) -> Micros:
+        """When `tick` wants to be called, at the latest."""
+        due = self.paxos.next_deadline()
+        if self._deadlines is not None:
+            due = min(due, self._deadlines.next_deadline())
+        if self.front.touched:
+            due = min(due, self._touches.next_deadline(self._touch_retry))
+        if self._walking is not None:
+            due = min(due, self._walk_next)
+        return max(due, self._now)
+
+    def hand_over(self, now: Micros) -> None:
+        """A clean shutdown begins: if this replica leads, another is to lead at once."""
+        self._now = now
+        self.paxos.hand_over(now)
+
+    # -- the cycle ---------------------------------------------------------------------------------------
+
+    def ready(self) -> Ready:
+        """What should happen as a consequence of the inputs so far; drains.
+
+        While `more` is set the host is to do what it was handed and call again: the next batch is on its way
+        to the disks and peers before the last one is applied, and a long backlog is applied in pieces between
+        which the host can look at its sockets.
+        """
+        now = self._now
+        if self.stopped is None and self._unapplied:
+            self._apply_some(now)
+        if self.stopped is None:
+            for turn in range(TURNS_MAX):
+                if not self._turn(now):
+                    break
+                invariant(turn < TURNS_MAX - 1, "a cycle of the replica comes to rest")
+            self._walk(now)
+        out, self._out = self._out, Ready()
+        out.client_output, out.client_closes, out.client_pauses = self.front.drain()
+        out.more = bool(self._unapplied) and self.stopped is None
+        out.stop = self.stopped
+        return out
+
+    def _turn(self, now: Micros) -> bool:
+        """One pass: clients to the log, the log's answers to clients. True when it gave itself more to do."""
+        front = self.front
+        self._follow_roles()
+        if front.items:
+            items, front.items = front.items, []
+            self._outbox.seal(items, now)
+        self._forward()
+        self._send_touches(now)
+        self._ask(now)
+        self._lead(now)
+        made = self.paxos.ready()
+        for write in made.writes:
+            self._write(write.id, write.promised, write.chosen_mark, write.entries)
+        for peer, message in made.messages:
+            self._out.messages.append((peer, encode_paxos(message), False))
+        for read in made.log_reads:
+            self._out.log_reads.append(LogRead(read.id, read.from_slot, read.bytes_max))
+        for note in made.notes:
+            self._out.notes.append(Note(note.kind, note.text))
+        if made.snapshot_wanted is not None:
+            self._want_snapshot(made.snapshot_wanted, now)
+        self._unapplied.extend(made.chosen)
+        for ask, slot in made.grants:
+            self._grant(ask, slot)
+        if made.grants:
+            self._confirm()
+            front.after_apply(now)
+        self._relieve(now)
+        return bool(made.grants or made.writes or front.items)
+
+    def _apply_some(self, now: Micros) -> None:
+        """Apply what was chosen, up to a bound, and answer the clients that waited for it."""
+        size = 0
+        while self._unapplied and size < APPLY_BYTES_PER_TURN and self.stopped is None:
+            entry = self._unapplied.popleft()
+            size += len(entry.value)
+            self._apply(entry)
+        self._settle()
+        self._confirm()
+        self.front.after_apply(now)
+
+    def _write(self, id_: int, promised: Ballot, mark: Slot, entries: tuple[Entry, ...]) -> None:
+        last = max((entry.slot for entry in entries), default=0)
+        self._writes.append((id_, promised, last))
+        self._log_grown += sum(len(entry.value) for entry in entries)
+        peers = self._seen.encode()
+        self._out.writes.append(DiskWrite(id_, promised, mark, entries, peers))
+
+    def _apply(self, entry: Entry) -> None:
+        tree = self.tree
+        tree.apply(entry.slot, entry.value, self.front)
+        if tree.digest_pending:
+            tree.digest_step(DIGEST_ZNODES_PER_TURN)
+        if tree.digest_slot != self._digest_reported:
+            self._report_digest()
+
+    def _report_digest(self) -> None:
+        slot = self._digest_reported = self.tree.digest_slot
+        digest = self.tree.digest.to_bytes(16, "big")
+        for peer in self._connected:
+            self._send(peer, DigestReport(slot, digest))
+        self._judge(self._board.report(self.id, slot, digest))
+
+    def _judge(self, reason: str | None) -> None:
+        if reason is not None and self.stopped is None:
+            self.stopped = reason
+
+    # -- leading -----------------------------------------------------------------------------------------
+
+    def _follow_roles(self) -> None:
+        """Notice that this replica leads, leads no more, or hears another leader."""
+        paxos = self.paxos
+        reign = paxos.ballot if paxos.role == "leader" else None
+        if reign != self._reign:
+            self._reign = reign
+            self._batcher.clear()
+            self._deadlines = None
+            self._settling.clear()
+            self._touch_asks.clear()
+            self._touches_gathered.clear()
+        if self._reign is not None and self._deadlines is None and paxos.serving:
+            self._begin_to_serve()
+        forward_to = (paxos.leader, paxos.ballot)
+        if forward_to != self._forward_to:
+            self._forward_to = forward_to
+            self._doubt()
+
+    def _begin_to_serve(self) -> None:
+        """The opening batch of this ballot and everything before it are applied: sessions get their deadlines."""
+        if self.tree.opening_ballot != self._reign or self._reign is None:
+            return
+        self._deadlines = Deadlines(self._reign, self._now)
+        self._cell_anchor = (self.tree.cell_time_ms, self._now)
+        grace = 4 * self.options.paxos.election_timeout
+        self._deadlines.begin(self.tree.sessions, self.tree.cell_time_ms, grace, self._now)
+
+    def _cell_time_ms(self) -> int:
+        anchor_ms, anchored_at = self._cell_anchor
+        return anchor_ms + (self._now - anchored_at) // MILLISECOND
+
+    def _wall_ms(self) -> int:
+        return self._now // MILLISECOND + self._wall_offset_ms
+
+    def _lead(self, now: Micros) -> None:
+        """Propose the opening batch of a new ballot, and then whatever waits, as long as slots are free."""
+        paxos = self.paxos
+        if self._reign is None:
+            return
+        if paxos.needs_opening:
+            batch = encode_batch(
+                feature_level=FEATURE_LEVEL,
+                cell_time_ms=self.tree.cell_time_ms,
+                wall_ms=self._wall_ms(),
+                commands=[encode_opening(self._reign)],
+            )
+            paxos.propose_opening(batch, now)
+        if self._deadlines is None:
+            return
+        if self._deadlines.awaking:
+            for session in self._deadlines.awaking:
+                self._batcher.add_command(encode_awake(session, self.tree.sessions[session].attach_epoch, self._reign))
+            self._deadlines.awaking.clear()
+        while paxos.can_propose and (self._batcher or self._time_is_due(now)):
+            batch = self._batcher.take(cell_time_ms=self._cell_time_ms(), wall_ms=self._wall_ms())
+            slot = paxos.propose(batch, now)
+            self._proposed_at = now
+            if not self._batcher.urgent:
+                self._settling.append((slot, self._deadlines.proposed()))
+
+    def _time_is_due(self, now: Micros) -> bool:
+        """While a session is silent, cell time is logged now and then: a next leader must know how long it was."""
+        return (
+            self._deadlines is not None
+            and bool(self._deadlines.quiet)
+            and now - self._proposed_at >= CELL_TIME_INTERVAL
+        )
+
+    def _settle(self) -> None:
+        """Sessions whose expiry or silence is applied may be touched again."""
+        while self._settling and self._settling[0][0] <= self.tree.slot:
+            _, sessions = self._settling.popleft()
+            if self._deadlines is not None:
+                self._deadlines.settled(sessions, self._now)
+
+    def _watch_sessions(self, now: Micros) -> None:
+        """Log the expiry of sessions that were silent too long, and long silences at half their timeout."""
+        deadlines = self._deadlines
+        if deadlines is None or self._reign is None or now < deadlines.next_deadline():
+            return
+        sessions = self.tree.sessions
+        verdict = deadlines.look(sessions, now)
+        for session in verdict.expire:
+            self._batcher.add_command(encode_expire(session, sessions[session].attach_epoch, self._reign))
+        for session, heard in verdict.silent:
+            since = self._cell_time_ms() - (now - heard) // MILLISECOND
+            self._batcher.add_command(
+                encode_silent(session, sessions[session].attach_epoch, self._reign, max(0, since))
+            )
+
+    def _take_touch(self, peer: ReplicaId, touch: Touch, now: Micros) -> None:
+        """Note that sessions live; the answer waits until a quorum has shown that this replica still leads."""
+        if self._deadlines is None:
+            return
+        sessions = self.tree.sessions
+        refused = tuple(s for s in touch.sessions if not self._deadlines.touch(s, peer, sessions, now))
+        self._touches_gathered.append((peer, TouchAck(touch.round, refused)))
+
+    # -- forwarding --------------------------------------------------------------------------------------
+
+    def _doubt(self) -> None:
+        """Whatever was sent to the leader may be lost: send it again."""
+        self._outbox.send_again()
+        self._touches.doubt()
+
+    def _forward(self) -> None:
+        """Hand the groups that the leader has not been sent to it, or to our own batcher when we lead."""
+        if self._reign is not None:
+            for group in self._outbox.unsent():
+                self._batcher.add_group(group, self.tree.origins)
+            return
+        leader = self._forward_to[0]
+        if leader is None or leader == self.id or leader not in self._connected:
+            return
+        part: list[bytes] = []
+        size = 0
+        for group in self._outbox.unsent():
+            if part and size + len(group) > FORWARD_BYTES_MAX:
+                self._send(leader, Forward(tuple(part)))
+                part, size = [], 0
+            part.append(group)
+            size += len(group)
+        if part:
+            self._send(leader, Forward(tuple(part)))
+
+    def _group_applied(self, origin: ReplicaId, boot: int, seq: int) -> None:
+        if origin == self.id and boot == self.boot:
+            self._outbox.applied(seq, self._now)
+
+    def _group_skipped(self, origin: ReplicaId, boot: int, seq: int) -> None:
+        known = self.tree.origins.get(origin, (0, 0))
+        if origin == self.id and boot == self.boot and seq > (known[1] if known[0] == boot else 0):
+            self._outbox.send_again()  # it came after a gap
+
+    def _relieve(self, now: Micros) -> None:
+        """Stop and start parsing as the outbox fills and empties."""
+        front = self.front
+        if not front.overloaded and self._outbox.bytes > self.options.outbox_bytes_max:
+            front.overloaded = True
+        elif front.overloaded and self._outbox.bytes <= self.options.outbox_bytes_max // 2:
+            front.overloaded = False
+            front.resume_parsing(now)
+
+    # -- reading -----------------------------------------------------------------------------------------
+
+    def _ask(self, now: Micros) -> None:
+        """One ask for all reads that gathered while the last was under way; one for the touches of peers."""
+        front = self.front
+        if front.reads_gathered and self._read_ask is None:
+            front.reads_gathered = False
+            self._read_ask = (self.paxos.ask(now), front.reading)
+            front.reading += 1
+        if self._touches_gathered and self._deadlines is not None:
+            self._touch_asks[self.paxos.ask(now)] = self._touches_gathered
+            self._touches_gathered = []
+
+    def _grant(self, ask: int, slot: Slot) -> None:
+        if self._read_ask is not None and ask == self._read_ask[0]:
+            self._granted.append((slot, self._read_ask[1]))
+            self._read_ask = None
+        acks = self._touch_asks.pop(ask, None)
+        for peer, ack in acks or ():
+            if peer == self.id:
+                self._touch_answered(ack.round, ack.refused)
+            else:
+                self._send(peer, ack)
+
+    def _confirm(self) -> None:
+        """Serve the rounds of reads whose slot is applied."""
+        while self._granted and self._granted[0][0] <= self.tree.slot:
+            _, round_ = self._granted.popleft()
+            self.front.confirm(round_)
+
+    # -- touches of this origin's sessions -----------------------------------------------------------------
+
+    @property
+    def _touch_retry(self) -> Micros:
+        return self.options.paxos.election_timeout
+
+    def _send_touches(self, now: Micros) -> None:
+        """Start a round of touches to the leader, gathered over the interval."""
+        front = self.front
+        leader = self._forward_to[0]
+        waiting = front.touched or front.pings or self._touches.awaited
+        if not waiting or leader is None or not self._touches.due(now, self._touch_retry):
+            return
+        if leader == self.id:
+            if self._deadlines is None:
+                return
+        elif leader not in self._connected:
+            return
+        live = self.tree.sessions
+        touch = Touch(*self._touches.start((s for s in front.begin_round() if s in live), now))
+        if leader == self.id:
+            self._take_touch(self.id, touch, now)
+        else:
+            self._send(leader, touch)
+
+    def _touch_answered(self, round_: int, refused: Sequence[int]) -> None:
+        for session in self._touches.answered(round_, refused):
+            self.front.pong(session)
+        for session in refused:
+            if session in self.tree.sessions:
+                self.front.no_pong(session)
+
+    def _session_opened(self, session: int, _timeout_ms: int) -> None:
+        if self._deadlines is not None:
+            self._deadlines.opened(session, self._now)
+
+    def _session_touched(self, session: int) -> None:
+        if self._deadlines is not None:
+            self._deadlines.touched(session, self._now)
+
+    def _session_ended(self, session: int) -> None:
+        if self._deadlines is not None:
+            self._deadlines.ended(session)
+
+    def _leave_leaderless_clients(self, now: Micros) -> None:
+        """Without a leader for long, close the clients: their requests have an unknown outcome, in bounded time.
+
+        Long is 4 election timeouts, or a third of the shortest session served, whichever is more: time
+        enough for the cell to elect, and for the client to reach another replica within its session.
+        """
+        if self.paxos.leader is not None and self.paxos.quorum_connected:
+            self._led_at = now
+            return
+        limit = max(4 * self.options.paxos.election_timeout, self.front.smallest_timeout_ms() * MILLISECOND // 3)
+        if now - self._led_at < limit:
+            return
+        for c in list(self.front.connections.values()):
+            if now - max(c.opened_at, self._led_at) >= limit:
+                self.front.close(c, "this replica hears no leader; what is outstanding may or may not happen")
+
+    # -- snapshots ---------------------------------------------------------------------------------------
+
+    def _walk(self, now: Micros) -> None:
+        """Begin a snapshot when the log has grown enough; hand out one step of it at the pace of the options."""
+        if self._walking is None:
+            due = self._log_grown >= self.options.snapshot_log_bytes and self.tree.slot > self.snapshot_slot
+            if not due or self._saving or self._installing is not None:
+                return
+            self.tree.begin_snapshot()
+            self._walking = self.tree.slot
+            self._walk_first = True
+            self._saving = True
+            self._log_grown = 0
+        elif now < self._walk_next:
+            return
+        self._walk_next = now + self.options.snapshot_pace
+        chunk = self.tree.snapshot_step(self.options.snapshot_step_bytes)
+        self._out.snapshot_writes.append(
+            SnapshotWrite(self._walking, chunk or b"", first=self._walk_first, last=chunk is None)
+        )
+        self._walk_first = False
+        if chunk is None:
+            self._walking = None
+
+    def _want_snapshot(self, peer: ReplicaId, now: Micros) -> None:
+        """Our next slot is only in a peer's snapshot: fetch it."""
+        if self._installing is None and self._download is None:
+            self._download = Download(peer, now)
+            self._send(peer, self._download.ask(now), bulk=True)
+
+    def _serve_snapshot(self, peer: ReplicaId, ask: SnapshotAsk) -> None:
+        slot = ask.slot or self.snapshot_slot
+        if slot == 0:
+            self._send(peer, SnapshotChunk(0, 0, 0, b""), bulk=True)
+            return
+        self._request_id += 1
+        self._snapshot_asks[self._request_id] = (peer, SnapshotAsk(slot, ask.offset))
+        self._out.snapshot_reads.append(
+            SnapshotRead(self._request_id, slot, ask.offset, self.options.transfer_chunk_bytes)
+        )
+
+    def _take_chunk(self, peer: ReplicaId, chunk: SnapshotChunk, now: Micros) -> None:
+        download = self._download
+        if download is None or download.peer != peer:
+            return
+        if not download.take(chunk):
+            self._download = None  # the next fetch tells us again where to ask
+        elif download.complete:
+            self._download = None
+            if download.slot > self.tree.slot:
+                self._installing = download.slot
+                self._out.snapshot_install = SnapshotInstall(download.slot, bytes(download.data), self.paxos.ballot)
+        else:
+            self._send(peer, download.ask(now), bulk=True)
+
+    # -- what others may know ------------------------------------------------------------------------------
+
+    def _send(self, peer: ReplicaId, message: ReplicaMessage, *, bulk: bool = False) -> None:
+        self._out.messages.append((peer, encode_message(message), bulk))
+
+    @property
+    def can_read(self) -> bool:
+        """Whether linearizable reads can be served: a leader that is connected to a quorum is heard."""
+        return self.stopped is None and self.paxos.leader is not None and self.paxos.quorum_connected
+
+    def status(self) -> dict[str, object]:
+        """What `/status` shows, as far as the core knows it."""
+        paxos, tree = self.paxos, self.tree
+        return {
+            "id": self.id,
+            "cell_id": self.configuration.cell_id,
+            "role": paxos.role,
+            "leader": paxos.leader,
+            "ballot": [paxos.ballot.round, paxos.ballot.replica],
+            "applied_slot": tree.slot,
+            "chosen_slot": paxos.chosen_mark,
+            "zxid": tree.zxid,
+            "digest": tree.digest.to_bytes(16, "big").hex(),
+            "digest_slot": tree.digest_slot,
+            "sessions": len(tree.sessions),
+            "connections": len(self.front.connections),
+            "feature_level": FEATURE_LEVEL,
+            "snapshot_slot": self.snapshot_slot,
+            "peers": [
+                {
+                    "id": member.id,
+                    "address": member.address,
+                    "connected": member.id in self._connected,
+                    "lag": paxos.lag(member.id),
+                }
+                for member in self.configuration.members
+                if member.id != self.id
+            ],
+        }

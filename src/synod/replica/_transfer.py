@@ -1,0 +1,57 @@
+"""Fetching a snapshot from a peer, in chunks on the second connection, one ask at a time."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from synod.base import SECOND, Micros, ReplicaId, Slot
+
+from ._messages import SnapshotAsk, SnapshotChunk
+
+ASK_AGAIN_AFTER: Final = 2 * SECOND
+"""A chunk that did not come for so long is asked for again."""
+
+SNAPSHOT_BYTES_MAX: Final = 8 << 30
+"""A peer that announces more than this is not believed."""
+
+
+class Download:
+    """One snapshot on its way here.
+
+    Invariant: `data` holds the file's bytes from 0, without a gap.
+    """
+
+    __slots__ = ("_asked_at", "data", "peer", "slot", "total")
+
+    def __init__(self, peer: ReplicaId, now: Micros) -> None:
+        self.peer = peer
+        self.slot: Slot = 0
+        self.total = 0
+        self.data = bytearray()
+        self._asked_at = now
+
+    def ask(self, now: Micros) -> SnapshotAsk:
+        """The message that asks for the next chunk."""
+        self._asked_at = now
+        return SnapshotAsk(self.slot, len(self.data))
+
+    def ask_again_at(self) -> Micros:
+        """When a silent peer is to be asked again."""
+        return self._asked_at + ASK_AGAIN_AFTER
+
+    def take(self, chunk: SnapshotChunk) -> bool:
+        """Take a chunk. False when the peer no longer has this snapshot: begin anew."""
+        if chunk.total == 0 or chunk.total > SNAPSHOT_BYTES_MAX or (self.slot and chunk.slot != self.slot):
+            return False
+        if chunk.offset != len(self.data):
+            return True  # a repeat of a chunk that was asked for twice
+        if not chunk.data:
+            return False
+        self.slot, self.total = chunk.slot, chunk.total
+        self.data += chunk.data
+        return len(self.data) <= self.total
+
+    @property
+    def complete(self) -> bool:
+        """Whether every byte is here."""
+        return self.total > 0 and len(self.data) == self.total
