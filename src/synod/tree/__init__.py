@@ -3,7 +3,8 @@
 Pure, deterministic and total: no I/O, no clock, no chance; equal batches in equal order give equal states
 and equal replies on every replica, whatever bytes a client sent.
 
-Read `_batch` first (what a slot of the log says).
+Read `_batch` first (what a slot of the log says), then `_tree` (how it is applied and read) and `_state`
+(the one choke point through which everything changes).
 """
 
 from __future__ import annotations
@@ -24,9 +25,14 @@ from ._batch import (
     encode_slice,
     group_header,
 )
+from ._session import Session
+from ._tree import Sink, Tree
 
 __all__ = [
     "FEATURE_LEVEL",
+    "Session",
+    "Sink",
+    "Tree",
     "UnknownCommand",
     "encode_attach",
     "encode_auth",

@@ -1,0 +1,67 @@
+"""The numbers of the ZooKeeper protocol that the state machine uses."""
+
+from __future__ import annotations
+
+from typing import Final
+
+OP_CREATE: Final = 1
+OP_DELETE: Final = 2
+OP_EXISTS: Final = 3
+OP_GET_DATA: Final = 4
+OP_SET_DATA: Final = 5
+OP_GET_ACL: Final = 6
+OP_SET_ACL: Final = 7
+OP_GET_CHILDREN: Final = 8
+OP_SYNC: Final = 9
+OP_PING: Final = 11
+OP_GET_CHILDREN2: Final = 12
+OP_CHECK: Final = 13
+OP_MULTI: Final = 14
+OP_CREATE2: Final = 15
+OP_RECONFIG: Final = 16
+OP_CHECK_WATCHES: Final = 17
+OP_REMOVE_WATCHES: Final = 18
+OP_CREATE_CONTAINER: Final = 19
+OP_CREATE_TTL: Final = 21
+OP_MULTI_READ: Final = 22
+OP_SET_WATCHES: Final = 101
+OP_GET_EPHEMERALS: Final = 103
+OP_GET_ALL_CHILDREN_NUMBER: Final = 104
+OP_SET_WATCHES2: Final = 105
+OP_ADD_WATCH: Final = 106
+OP_WHO_AM_I: Final = 107
+OP_CLOSE_SESSION: Final = -11
+OP_ERROR: Final = -1
+
+OK: Final = 0
+ERR_RUNTIME_INCONSISTENCY: Final = -2
+ERR_MARSHALLING: Final = -5
+ERR_UNIMPLEMENTED: Final = -6
+ERR_BAD_ARGUMENTS: Final = -8
+ERR_NO_NODE: Final = -101
+ERR_NO_AUTH: Final = -102
+ERR_BAD_VERSION: Final = -103
+ERR_NO_CHILDREN_FOR_EPHEMERALS: Final = -108
+ERR_NODE_EXISTS: Final = -110
+ERR_NOT_EMPTY: Final = -111
+ERR_SESSION_EXPIRED: Final = -112
+ERR_INVALID_ACL: Final = -114
+ERR_AUTH_FAILED: Final = -115
+ERR_SESSION_MOVED: Final = -118
+ERR_NO_WATCHER: Final = -121
+ERR_RECONFIG_DISABLED: Final = -123
+ERR_QUOTA_EXCEEDED: Final = -125
+
+PERM_READ: Final = 1
+PERM_WRITE: Final = 2
+PERM_CREATE: Final = 4
+PERM_DELETE: Final = 8
+PERM_ADMIN: Final = 16
+PERM_ALL: Final = 31
+
+EVENT_CREATED: Final = 1
+EVENT_DELETED: Final = 2
+EVENT_DATA_CHANGED: Final = 3
+EVENT_CHILDREN_CHANGED: Final = 4
+STATE_SYNC_CONNECTED: Final = 3
+XID_NOTIFICATION: Final = -1

@@ -1,0 +1,258 @@
+"""A snapshot: the state at one slot as bytes, written in small steps while new batches are applied.
+
+    snapshot := magic, layout u16, feature level u16, record*, END record
+    record   := kind u8, length u32, bytes
+    kinds    := HEAD (everything that is no entity), SESSION, ZNODE, END (counts, blake2b-128 of all before)
+
+The walk goes over a list of the entities as they were at the beginning. Whoever is about to change or delete
+one that the walk has not written yet has it written first (`pre_image`), so that the bytes say what was true
+at `begin`. Entities are in no particular order: a parent may come after its children.
+
+The cuts between the chunks mean nothing: a reader may join and split them as it likes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from synod.base import Corruption
+
+from ._batch import FEATURE_LEVEL
+from ._digest import Entity
+from ._znode import Znode
+
+MAGIC: Final = b"synodtree\n"
+LAYOUT: Final = 1
+
+KIND_HEAD: Final = 1
+KIND_SESSION: Final = 2
+KIND_ZNODE: Final = 3
+KIND_END: Final = 4
+
+RECORD_BYTES_MAX: Final = 16 << 20
+"""Far above the largest znode; keeps a damaged length from being believed."""
+
+_FILE: Final = struct.Struct(">10sHH")
+_RECORD: Final = struct.Struct(">BI")
+_END: Final = struct.Struct(">QQ16s")
+_HEAD: Final = struct.Struct(">QqqQIHII")
+_ORIGIN: Final = struct.Struct(">HQQ")
+
+
+class Head:
+    """What a snapshot says of the state besides sessions and znodes."""
+
+    __slots__ = ("cell_time_ms", "configuration", "level", "opening", "origins", "slot", "zxid")
+
+    def __init__(
+        self,
+        *,
+        slot: int,
+        zxid: int,
+        cell_time_ms: int,
+        opening: tuple[int, int],
+        level: int,
+        origins: dict[int, tuple[int, int]],
+        configuration: bytes,
+    ) -> None:
+        self.slot = slot
+        self.zxid = zxid
+        self.cell_time_ms = cell_time_ms
+        self.opening = opening
+        self.level = level
+        self.origins = origins
+        self.configuration = configuration
+
+    def encode(self) -> bytes:
+        """Canonical bytes; also the digest's view of them."""
+        parts = [
+            _HEAD.pack(
+                self.slot,
+                self.zxid,
+                self.cell_time_ms,
+                *self.opening,
+                self.level,
+                len(self.origins),
+                len(self.configuration),
+            )
+        ]
+        parts.extend(_ORIGIN.pack(origin, *self.origins[origin]) for origin in sorted(self.origins))
+        parts.append(self.configuration)
+        return b"".join(parts)
+
+    @classmethod
+    def decode(cls, data: bytes) -> Head:
+        """The inverse of `encode`.
+
+        Raises:
+            Corruption: the lengths do not fit.
+        """
+        _demand(len(data) >= _HEAD.size, "its head is cut off")
+        slot, zxid, cell_time_ms, round_, replica, level, origins, configuration_bytes = _HEAD.unpack_from(data)
+        at = _HEAD.size
+        _demand(len(data) == at + origins * _ORIGIN.size + configuration_bytes, "the lengths in its head do not fit")
+        known: dict[int, tuple[int, int]] = {}
+        for _ in range(origins):
+            origin, boot, seq = _ORIGIN.unpack_from(data, at)
+            known[origin] = (boot, seq)
+            at += _ORIGIN.size
+        return cls(
+            slot=slot,
+            zxid=zxid,
+            cell_time_ms=cell_time_ms,
+            opening=(round_, replica),
+            level=level,
+            origins=known,
+            configuration=data[at:],
+        )
+
+
+class SnapshotWalk:
+    """One snapshot under way.
+
+    Args:
+        epoch: marks the entities that are written already, or came after the beginning.
+        head: the rest of the state, encoded at the beginning.
+        entities: all sessions and znodes, at the beginning.
+    """
+
+    __slots__ = ("_at", "_done", "_entities", "_hash", "_sessions", "_waiting", "_waiting_bytes", "_znodes", "epoch")
+
+    def __init__(self, epoch: int, head: bytes, entities: list[Entity]) -> None:
+        self.epoch = epoch
+        self._entities = entities
+        self._at = 0
+        self._hash = hashlib.blake2b(digest_size=16)
+        self._waiting: list[bytes] = [_FILE.pack(MAGIC, LAYOUT, FEATURE_LEVEL)]
+        self._waiting_bytes = _FILE.size
+        self._sessions = 0
+        self._znodes = 0
+        self._done = False
+        self._add(KIND_HEAD, head)
+
+    def pre_image(self, entity: Entity) -> None:
+        """Write an entity before it changes, unless it is written."""
+        if entity.snap == self.epoch:
+            return
+        entity.snap = self.epoch
+        if isinstance(entity, Znode):
+            self._znodes += 1
+            self._add(KIND_ZNODE, entity.record())
+        else:
+            self._sessions += 1
+            self._add(KIND_SESSION, entity.record())
+
+    def step(self, bytes_max: int) -> bytes | None:
+        """The next chunk: at least one record, and no more than the bound beyond that. None when all is written."""
+        if self._done and not self._waiting:
+            return None
+        entities, end = self._entities, len(self._entities)
+        at = self._at
+        while at < end and self._waiting_bytes < bytes_max:
+            self.pre_image(entities[at])
+            at += 1
+        self._at = at
+        if at < end or self._done:
+            return self._take(bytes_max)
+        if self._waiting_bytes > bytes_max:
+            return self._take(bytes_max)
+        # The end's hash covers everything before it, so it is made only when all that is taken.
+        self._entities = []
+        self._at = 0
+        self._done = True
+        chunk = b"".join(self._waiting)
+        self._waiting = []
+        self._waiting_bytes = 0
+        self._hash.update(chunk)
+        end_record = _END.pack(self._sessions, self._znodes, self._hash.digest())
+        return chunk + _RECORD.pack(KIND_END, len(end_record)) + end_record
+
+    def _take(self, bytes_max: int) -> bytes:
+        taken: list[bytes] = []
+        size = 0
+        waiting = self._waiting
+        for record in waiting:
+            if taken and size + len(record) > bytes_max:
+                break
+            taken.append(record)
+            size += len(record)
+        self._waiting = waiting[len(taken) :]
+        self._waiting_bytes -= size
+        chunk = b"".join(taken)
+        self._hash.update(chunk)
+        return chunk
+
+    def _add(self, kind: int, record: bytes) -> None:
+        self._waiting.append(_RECORD.pack(kind, len(record)) + record)
+        self._waiting_bytes += _RECORD.size + len(record)
+
+
+def read_records(chunks: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+    """The records of a snapshot up to its end, which is checked.
+
+    Raises:
+        Corruption: anything is not as it was written.
+    """
+    stream = _Stream(chunks)
+    header = stream.take(_FILE.size)
+    magic, layout, level = _FILE.unpack(header)
+    _demand(magic == MAGIC, "it does not begin like one")
+    _demand(layout == LAYOUT, f"its layout is version {layout}; this version reads {LAYOUT}")
+    _demand(1 <= level <= FEATURE_LEVEL, f"its feature level is {level}; this version knows 1 to {FEATURE_LEVEL}")
+    counts = {KIND_SESSION: 0, KIND_ZNODE: 0}
+    first = True
+    while True:
+        before = stream.hash.digest()
+        kind, length = _RECORD.unpack(stream.take(_RECORD.size))
+        _demand(length <= RECORD_BYTES_MAX, f"a record claims {length} bytes")
+        record = stream.take(length)
+        if kind == KIND_END:
+            _demand(length == _END.size, "its end has a wrong length")
+            sessions, znodes, digest = _END.unpack(record)
+            _demand(digest == before, "its checksum does not fit its bytes")
+            _demand((sessions, znodes) == (counts[KIND_SESSION], counts[KIND_ZNODE]), "records are missing")
+            _demand(stream.at_end(), "bytes follow its end")
+            return
+        _demand((kind == KIND_HEAD) == first, "its head is not its first record")
+        _demand(first or kind in counts, f"a record has the unknown kind {kind}")
+        if not first:
+            counts[kind] += 1
+        first = False
+        yield kind, record
+
+
+class _Stream:
+    """Bytes of consecutive chunks, taken in other pieces, and the running hash of what was taken."""
+
+    __slots__ = ("_at", "_buffer", "_chunks", "hash")
+
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self._chunks = iter(chunks)
+        self._buffer = b""
+        self._at = 0
+        self.hash = hashlib.blake2b(digest_size=16)
+
+    def take(self, size: int) -> bytes:
+        while len(self._buffer) - self._at < size:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                raise Corruption("the snapshot of the tree is unusable: it ends too early")
+            self._buffer = self._buffer[self._at :] + chunk
+            self._at = 0
+        taken = self._buffer[self._at : self._at + size]
+        self._at += size
+        self.hash.update(taken)
+        return taken
+
+    def at_end(self) -> bool:
+        if self._at < len(self._buffer):
+            return False
+        return all(not chunk for chunk in self._chunks)
+
+
+def _demand(holds: bool, fault: str) -> None:
+    if not holds:
+        raise Corruption(f"the snapshot of the tree is unusable: {fault}")

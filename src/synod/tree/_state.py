@@ -1,0 +1,370 @@
+"""The replicated state, and the one choke point through which all of it changes.
+
+Read `State.touch`: whoever changes a znode calls it *first*. It drops what is cached of the znode, lets a
+snapshot write it as it was, and lets the digest hash it as it was.
+
+`attach` and `detach` are the only two places that add and remove znodes; everything that must agree with
+the set of znodes (children, ephemerals, containers, counts) is kept there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from synod.base import BALLOT_ZERO, Ballot, Corruption, invariant
+
+from ._acl import OPEN_ACL, READ_ONLY_ACL, Acl, Acls, Identity, scan_entries
+from ._batch import FEATURE_LEVEL
+from ._digest import Digest, Entity
+from ._paths import ROOT, parent_path
+from ._scan import Scanner
+from ._session import Session, session_of_record
+from ._snapshot import KIND_HEAD, KIND_SESSION, Head, SnapshotWalk, read_records
+from ._znode import CONTAINER, Znode, unpack_record
+
+ZOOKEEPER: Final = b"/zookeeper"
+QUOTA: Final = b"/zookeeper/quota"
+CONFIG: Final = b"/zookeeper/config"
+FEATURES: Final = b"/zookeeper/synod"
+"""Tells a client that this is no Apache ZooKeeper, and its feature level. Neither listed nor counted."""
+
+SPECIAL: Final = frozenset({ROOT, ZOOKEEPER, QUOTA, CONFIG, FEATURES})
+"""May not be deleted. (Only ever asked for membership: its order means nothing.)"""
+
+NO_IDENTITIES: Final[list[Identity]] = []
+
+ZXID_MAX: Final = 1 << 62
+"""Room above for every write that a cell can live to see."""
+
+
+class State:
+    """Znodes, sessions, and the counters that every replica keeps the same.
+
+    Args:
+        zxid: where the counter starts. A new cell in memory, and a restored one, start past every zxid
+            that a client can have seen.
+        configuration: the cell's first configuration, as its canonical bytes.
+
+    Invariant: `nodes` has the parent of every znode but the root's.
+    Invariant: `containers` has exactly the paths of the containers.
+    """
+
+    __slots__ = (
+        "_acls",
+        "_digest",
+        "_snapshot_epoch",
+        "_walk",
+        "cell_time_ms",
+        "configuration",
+        "containers",
+        "data_bytes",
+        "ephemerals",
+        "era",
+        "feature_level",
+        "nodes",
+        "opening_ballot",
+        "origins",
+        "sessions",
+        "slot",
+        "zxid",
+    )
+
+    def __init__(self, *, zxid: int = 0, configuration: bytes = b"") -> None:
+        invariant(0 <= zxid < ZXID_MAX, "a zxid starts between 0 and 2**62")
+        self.zxid = zxid
+        self.slot = 0
+        self.cell_time_ms = 0
+        self.opening_ballot: Ballot = BALLOT_ZERO
+        self.origins: dict[int, tuple[int, int]] = {}
+        self.configuration = configuration
+        self.feature_level = FEATURE_LEVEL
+        self.nodes: dict[bytes, Znode] = {}
+        self.sessions: dict[int, Session] = {}
+        self.containers: dict[bytes, None] = {}
+        self.ephemerals = 0
+        self.data_bytes = 0
+        self.era = 1
+        self._acls = Acls()
+        self._digest = Digest()
+        self._snapshot_epoch = 1
+        self._walk: SnapshotWalk | None = None
+        self._plant()
+
+    def _plant(self) -> None:
+        """The znodes that are always there. Their stats are ZooKeeper's: all zero, no creation counted."""
+        for path, data, acl in (
+            (ROOT, b"", OPEN_ACL),
+            (ZOOKEEPER, b"", OPEN_ACL),
+            (QUOTA, b"", OPEN_ACL),
+            (CONFIG, self.configuration, READ_ONLY_ACL),
+            (FEATURES, b'{"feature_level": %d}' % self.feature_level, READ_ONLY_ACL),
+        ):
+            self.attach(self.new_znode(path, data, acl, 0, 0, 0))
+
+    # -- the choke point -------------------------------------------------------------------------------
+
+    def touch(self, node: Znode) -> None:
+        """To be called before any field of a znode changes."""
+        node.stat = None
+        node.listing = None
+        if node.era != self.era:
+            self._first_touch(node)
+
+    def touch_session(self, session: Session) -> None:
+        """To be called before any replicated field of a session changes."""
+        if session.era != self.era:
+            self._first_touch(session)
+
+    def _first_touch(self, entity: Entity) -> None:
+        invariant(entity.era >= 0, "what is deleted does not change")
+        self._digest.touched(entity)
+        if self._walk is not None:
+            self._walk.pre_image(entity)
+        entity.era = self.era
+
+    # -- znodes come and go ----------------------------------------------------------------------------
+
+    def new_znode(self, path: bytes, data: bytes | None, acl: Acl, zxid: int, wall_ms: int, owner: int) -> Znode:
+        """A znode that is not yet in the tree."""
+        return Znode(path, data, acl, zxid, wall_ms, owner, self.era, self._snapshot_epoch)
+
+    def attach(self, node: Znode) -> None:
+        """Put a new znode into the tree. Its parent's counters are the caller's business."""
+        path = node.path
+        self.nodes[path] = node
+        self._digest.added(node)
+        self._enter(node)
+
+    def _enter(self, node: Znode) -> None:
+        path = node.path
+        if path not in (ROOT, FEATURES):
+            parent = self.nodes[parent_path(path)]
+            if parent.children is None:
+                parent.children = {path: None}
+            else:
+                parent.children[path] = None
+        owner = node.owner
+        if owner > 0:
+            self.sessions[owner].ephemerals[path] = None
+            self.ephemerals += 1
+        elif owner == CONTAINER:
+            self.containers[path] = None
+        self.data_bytes += len(path) + len(node.data or b"")
+
+    def detach(self, node: Znode) -> None:
+        """Take a touched, childless znode out of the tree."""
+        path = node.path
+        del self.nodes[path]
+        parent = self.nodes[parent_path(path)]
+        children = parent.children
+        if children is not None:
+            del children[path]
+            if not children:
+                parent.children = None
+        owner = node.owner
+        if owner > 0:
+            session = self.sessions.get(owner)
+            if session is not None:
+                del session.ephemerals[path]
+            self.ephemerals -= 1
+        elif owner == CONTAINER:
+            del self.containers[path]
+        self.data_bytes -= len(path) + len(node.data or b"")
+        node.era = -1 - self.era
+
+    def reattach(self, node: Znode) -> None:
+        """Undo a `detach` of the same batch, within the same era."""
+        invariant(node.era == -1 - self.era, "only a znode that has just gone can come back")
+        node.era = self.era
+        self.nodes[node.path] = node
+        self._enter(node)
+
+    def share_acl(self, entries: tuple[tuple[int, bytes, bytes], ...]) -> Acl:
+        """The one object for this ACL."""
+        return self._acls.share(entries)
+
+    # -- sessions --------------------------------------------------------------------------------------
+
+    def new_session(self, id_: int, timeout_ms: int, password_hash: bytes) -> Session:
+        """Open a session."""
+        session = Session(id_, timeout_ms, password_hash, self.era, self._snapshot_epoch)
+        self.sessions[id_] = session
+        self._digest.added(session)
+        return session
+
+    def remove_session(self, session: Session) -> None:
+        """Close a session whose ephemerals are gone."""
+        invariant(not session.ephemerals, "a session's ephemerals go before it")
+        self.touch_session(session)
+        del self.sessions[session.id]
+        session.era = -1 - self.era
+
+    def identities(self, session: int) -> list[Identity]:
+        """What a session has proved; empty when it is over."""
+        known = self.sessions.get(session)
+        return NO_IDENTITIES if known is None else known.identities
+
+    # -- digests ---------------------------------------------------------------------------------------
+
+    def freeze(self) -> None:
+        """Take a digest of the state as it is now; `digest_step` computes it."""
+        self.era += 1
+        self._digest.freeze(self.slot, self._head().encode(), self.era)
+
+    def digest(self) -> int:
+        """The last digest that is fully computed, an integer below 2**128; 0 before the first."""
+        return self._digest.value
+
+    @property
+    def digest_slot(self) -> int:
+        """The slot after which the state had that digest; 0 before the first."""
+        return self._digest.slot
+
+    @property
+    def digest_pending(self) -> bool:
+        """Whether `digest_step` has work to do."""
+        return self._digest.pending
+
+    def digest_step(self, budget_nodes: int) -> bool:
+        """Hash up to so many znodes and sessions; about 3 microseconds each. True while there is more to do."""
+        return self._digest.step(budget_nodes)
+
+    def _head(self) -> Head:
+        return Head(
+            slot=self.slot,
+            zxid=self.zxid,
+            cell_time_ms=self.cell_time_ms,
+            opening=(self.opening_ballot[0], self.opening_ballot[1]),
+            level=self.feature_level,
+            origins=self.origins,
+            configuration=self.configuration,
+        )
+
+    # -- snapshots -------------------------------------------------------------------------------------
+
+    def begin_snapshot(self) -> None:
+        """Start a snapshot of the state as it is now; one that is under way is given up."""
+        self.era += 1
+        self._snapshot_epoch += 1
+        entities: list[Entity] = list(self.sessions.values())
+        entities.extend(self.nodes.values())
+        self._walk = SnapshotWalk(self._snapshot_epoch, self._head().encode(), entities)
+
+    def snapshot_step(self, bytes_max: int) -> bytes | None:
+        """The next chunk of the snapshot that was begun; None when it is whole, or none was begun."""
+        if self._walk is None:
+            return None
+        chunk = self._walk.step(bytes_max)
+        if chunk is None:
+            self._walk = None
+        return chunk
+
+    def abandon_snapshot(self) -> None:
+        """Give up the snapshot that is under way."""
+        self._walk = None
+
+    def _load(self, chunks: Iterable[bytes]) -> None:
+        """Become the state that a snapshot describes.
+
+        Raises:
+            Corruption: the bytes are no whole and sound snapshot; this object is to be thrown away.
+        """
+        self.nodes.clear()
+        self.containers.clear()
+        self.data_bytes = 0
+        self._digest = Digest()
+        for kind, record in read_records(chunks):
+            if kind == KIND_HEAD:
+                self._load_head(record)
+            elif kind == KIND_SESSION:
+                session = session_of_record(record, self.era, self._snapshot_epoch)
+                _demand(session is not None and session.id not in self.sessions, "a session is broken or there twice")
+                assert session is not None
+                self.sessions[session.id] = session
+                self._digest.added(session)
+            else:
+                self._load_znode(record)
+        _demand(all(path in self.nodes for path in sorted(SPECIAL)), "a reserved znode is missing")
+        for node in self.nodes.values():
+            path = node.path
+            _demand(path == ROOT or parent_path(path) in self.nodes, f"{path!r} has no parent")
+            _demand(node.owner <= 0 or node.owner in self.sessions, f"{path!r} has an owner that is gone")
+            self._enter(node)
+
+    def _load_head(self, record: bytes) -> None:
+        head = Head.decode(record)
+        _demand(1 <= head.level <= FEATURE_LEVEL, f"the cell's feature level is {head.level}")
+        self.slot, self.zxid, self.cell_time_ms = head.slot, head.zxid, head.cell_time_ms
+        self.opening_ballot = Ballot(*head.opening)
+        self.feature_level = head.level
+        self.origins = head.origins
+        self.configuration = head.configuration
+
+    def _load_znode(self, record: bytes) -> None:
+        parts = unpack_record(record)
+        _demand(parts is not None, "a znode is broken")
+        assert parts is not None
+        path, data, acl_wire, numbers = parts
+        _demand(path[:1] == b"/" and path not in self.nodes, f"{path!r} is no path or is there twice")
+        scanner = Scanner(acl_wire, 0, len(acl_wire))
+        entries = scan_entries(scanner)
+        _demand(bool(entries) and not scanner.bad and scanner.at == len(acl_wire), f"the ACL of {path!r} is broken")
+        assert entries is not None
+        node = self.new_znode(path, data, self.share_acl(tuple(entries)), 0, 0, 0)
+        (
+            node.czxid,
+            node.mzxid,
+            node.pzxid,
+            node.ctime,
+            node.mtime,
+            node.version,
+            node.creates,
+            node.aversion,
+            node.owner,
+        ) = numbers
+        self.nodes[path] = node
+        self._digest.added(node)
+
+    # -- checks ----------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Assert every invariant of the state; slow, for tests and the simulator.
+
+        Raises:
+            InvariantViolation: one does not hold.
+        """
+        owned: dict[int, list[bytes]] = {}
+        children: dict[bytes, list[bytes]] = {}
+        containers: list[bytes] = []
+        size = 0
+        for path, node in self.nodes.items():
+            invariant(path is node.path, "a znode and the table share one path object")
+            invariant(node.era >= 0, "a znode in the table is not marked as deleted")
+            if path not in (ROOT, FEATURES):
+                children.setdefault(parent_path(path), []).append(path)
+            if node.owner > 0:
+                owned.setdefault(node.owner, []).append(path)
+            elif node.owner == CONTAINER:
+                containers.append(path)
+            size += len(path) + len(node.data or b"")
+        for path, node in self.nodes.items():
+            have = sorted(node.children or ())
+            invariant(have == sorted(children.pop(path, [])), f"the children of {path!r} are those below it")
+            invariant(node.children is None or bool(have), f"{path!r} has no empty table of children")
+            invariant(node.creates >= len(have) or path in (ROOT, ZOOKEEPER), f"{path!r} counted its creations")
+        invariant(not children, "every znode has a parent")
+        for session in self.sessions.values():
+            invariant(
+                sorted(session.ephemerals) == sorted(owned.pop(session.id, [])),
+                "a session's ephemerals are the znodes that it owns",
+            )
+        invariant(not owned, "every owner is a session")
+        invariant(sorted(containers) == sorted(self.containers), "the containers are known")
+        invariant(self.ephemerals == sum(len(s.ephemerals) for s in self.sessions.values()), "ephemerals are counted")
+        invariant(self.data_bytes == size, "bytes are counted")
+
+
+def _demand(holds: bool, fault: str) -> None:
+    if not holds:
+        raise Corruption(f"the snapshot of the tree is unusable: {fault}")

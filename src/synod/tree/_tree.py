@@ -1,0 +1,636 @@
+"""The state machine: one batch in, the next state and the local clients' replies and events out.
+
+`Tree.apply` walks a batch; `_apply_slice` is the flat fast path for the requests that make up nearly all load;
+whatever it finds unusual goes to `_apply_frame`, which does everything, slowly and obviously (`_writes`,
+`_multi`). `Tree.read` is the same for reads (`_read`). The two ways must never differ: a property test runs
+both.
+
+Nothing here raises because of what a client sent. `UnknownCommand` and `InvariantViolation` mean that this
+replica must stop.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from typing import Final, Protocol
+
+from synod.base import invariant
+
+from ._acl import IP, OPEN_ACL, OPEN_WIRE, Identity, scan_entries
+from ._batch import (
+    COMMAND_EXPIRE,
+    COMMAND_SILENT,
+    Attach,
+    Auth,
+    Batch,
+    CreateSession,
+    DigestNow,
+    Group,
+    Liveness,
+    Opening,
+    Slice,
+    parse_batch,
+)
+from ._codes import (
+    ERR_AUTH_FAILED,
+    ERR_MARSHALLING,
+    ERR_RECONFIG_DISABLED,
+    ERR_SESSION_EXPIRED,
+    ERR_SESSION_MOVED,
+    ERR_UNIMPLEMENTED,
+    OK,
+    OP_CLOSE_SESSION,
+    OP_CREATE,
+    OP_CREATE2,
+    OP_CREATE_CONTAINER,
+    OP_CREATE_TTL,
+    OP_DELETE,
+    OP_EXISTS,
+    OP_GET_CHILDREN,
+    OP_GET_CHILDREN2,
+    OP_GET_DATA,
+    OP_MULTI,
+    OP_RECONFIG,
+    OP_SET_ACL,
+    OP_SET_DATA,
+    PERM_CREATE,
+    PERM_DELETE,
+    PERM_READ,
+    PERM_WRITE,
+)
+from ._limits import (
+    CONTAINER_REAP_MS,
+    CONTAINERS_REAPED_MAX,
+    DIGEST_SLOTS,
+    IDENTITIES_MAX,
+    SEQUENCE_MAX,
+    SESSION_TIMEOUT_MS_MAX,
+    SESSIONS_MAX,
+    VALUE_BYTES_MAX,
+)
+from ._multi import parse as parse_multi
+from ._multi import run as run_multi
+from ._paths import ROOT, parent_path
+from ._read import Reader, reply
+from ._scan import INT, Scanner
+from ._session import Session
+from ._state import SPECIAL, State
+from ._watches import CHILD, DATA, Watches
+from ._writes import Writer
+from ._znode import STAT_BYTES, Znode, int32, names_bytes, next_version, stat_bytes
+
+
+class Sink(Protocol):
+    """What the state machine tells its host while it applies and reads."""
+
+    origin: int
+    boot: int
+
+    def output(self, session: int, attach_epoch: int) -> list[bytes] | None:
+        """The out-list of the local connection attached so, or None. Asked once per local slice and auth item."""
+        ...
+
+    def watcher(self, conn: int) -> list[bytes] | None:
+        """The out-list of a connection, for watch events."""
+        ...
+
+    def opened(self, conn: int, session: int, attach_epoch: int, timeout_ms: int) -> None:
+        """The result of a local connection's create_session or attach; session 0 means refused."""
+        ...
+
+    def group_applied(self, origin: int, boot: int, seq: int) -> None:
+        """A group took effect."""
+        ...
+
+    def group_skipped(self, origin: int, boot: int, seq: int) -> None:
+        """A group was a repeat, came after a gap, or is of an earlier boot: it had no effect."""
+        ...
+
+    def session_opened(self, session: int, timeout_ms: int) -> None:
+        """A session began, at whatever replica."""
+        ...
+
+    def session_touched(self, session: int) -> None:
+        """The log shows that the session's client lives."""
+        ...
+
+    def session_moved(self, session: int, attach_epoch: int) -> None:
+        """The session is attached anew; connections of earlier epochs are to go."""
+        ...
+
+    def session_ended(self, session: int) -> None:
+        """The session was closed or has expired."""
+        ...
+
+
+_HEAD: Final = struct.Struct(">iiii")
+"""The beginning of a frame: length, xid, opcode, and the length of the path."""
+_HEAD3: Final = struct.Struct(">iii")
+_SET_REPLY: Final = struct.Struct(">iiqiqqqqiiiqiiq")
+_PATH_REPLY: Final = struct.Struct(">iiqii")
+_REPLY: Final = struct.Struct(">iiqi")
+_SET_REPLY_BYTES: Final = 16 + STAT_BYTES
+
+_OPEN_WIRE_BYTES: Final = len(OPEN_WIRE)
+_PLAIN: Final = bytes(c for c in range(0x20, 0x7F) if c != 0x2F)
+"""The characters of a name that needs no closer look, unless it is `.` or `..`."""
+_CREATES: Final = (OP_CREATE, OP_CREATE2)
+_GET_CHILDREN: Final = (OP_GET_CHILDREN, OP_GET_CHILDREN2)
+_DOTS: Final = (b"", b".", b"..")
+
+_WRITES: Final = frozenset(
+    {
+        OP_CREATE,
+        OP_CREATE2,
+        OP_CREATE_CONTAINER,
+        OP_CREATE_TTL,
+        OP_DELETE,
+        OP_MULTI,
+        OP_RECONFIG,
+        OP_SET_ACL,
+        OP_SET_DATA,
+    }
+)
+
+
+class Tree(State):
+    """The replicated state machine of one replica.
+
+    Args:
+        zxid: where the counter of a new cell starts; see `State`.
+        configuration: the cell's configuration as its canonical bytes; readable at `/zookeeper/config`.
+    """
+
+    __slots__ = ("_reader", "_writer", "watches")
+
+    def __init__(self, *, zxid: int = 0, configuration: bytes = b"") -> None:
+        super().__init__(zxid=zxid, configuration=configuration)
+        self.watches = Watches(self)
+        self._writer = Writer(self, self.watches)
+        self._reader = Reader(self, self.watches)
+
+    @classmethod
+    def restore(cls, chunks: Iterable[bytes]) -> Tree:
+        """The state that a snapshot describes.
+
+        Raises:
+            Corruption: the bytes are no whole and sound snapshot.
+        """
+        tree = cls()
+        tree._load(chunks)
+        return tree
+
+    @property
+    def znodes(self) -> int:
+        """How many znodes there are, without the one that tells the feature level."""
+        return len(self.nodes) - 1
+
+    @property
+    def approximate_bytes(self) -> int:
+        """Bytes of paths and values, as ZooKeeper counts its data size."""
+        return self.data_bytes
+
+    # -- applying --------------------------------------------------------------------------------------
+
+    def apply(self, slot: int, batch: bytes, sink: Sink) -> None:
+        """Apply the value of one slot.
+
+        Raises:
+            UnknownCommand: the batch holds what this version does not know; nothing was applied.
+            InvariantViolation: the slot is not the next one, or the state contradicts itself.
+        """
+        invariant(slot == self.slot + 1, f"slot {slot} is applied right after slot {slot - 1}, not {self.slot}")
+        digest_now = slot % DIGEST_SLOTS == 0
+        if batch:
+            parsed = parse_batch(batch)
+            self.slot = slot
+            self._pass_time(parsed, sink)
+            for command in parsed.commands:
+                if isinstance(command, Group):
+                    self._apply_group(command, batch, sink)
+                elif isinstance(command, Liveness):
+                    self._apply_liveness(command, sink)
+                elif isinstance(command, Opening):
+                    self.opening_ballot = command.ballot
+                elif isinstance(command, DigestNow):
+                    digest_now = True
+        self.slot = slot
+        if digest_now:
+            self.freeze()
+
+    def _pass_time(self, batch: Batch, sink: Sink) -> None:
+        """Move cell time on, never back; empty containers go when it passes a mark."""
+        self._writer.wall_ms = batch.wall_ms
+        before = self.cell_time_ms
+        now = max(before, batch.cell_time_ms)
+        self.cell_time_ms = now
+        if self.containers and now // CONTAINER_REAP_MS > before // CONTAINER_REAP_MS:
+            self._reap_containers(sink)
+
+    def _reap_containers(self, sink: Sink) -> None:
+        """Delete containers that had children and have none: the way they are meant to go."""
+        writer = self._writer
+        reaped = 0
+        for path in sorted(self.containers):
+            node = self.nodes[path]
+            if node.children is None and node.creates > 0:
+                self.zxid += 1
+                writer.zxid = self.zxid
+                writer.remove(node, self.nodes[parent_path(path)])
+                writer.settle(sink)
+                reaped += 1
+                if reaped == CONTAINERS_REAPED_MAX:
+                    return
+
+    def _apply_group(self, group: Group, batch: bytes, sink: Sink) -> None:
+        """Apply what an origin forwarded, exactly once and in its order, or skip it whole."""
+        boot, seq = group.boot, group.seq
+        known_boot, known_seq = self.origins.get(group.origin, (0, 0))
+        if not (seq == known_seq + 1 if boot == known_boot else boot > known_boot and seq == 1):
+            sink.group_skipped(group.origin, boot, seq)
+            return
+        self.origins[group.origin] = (boot, seq)
+        local = group.origin == sink.origin and boot == sink.boot
+        for item in group.items:
+            if isinstance(item, Slice):
+                out = sink.output(item.session, item.attach_epoch) if local else None
+                session = self.sessions.get(item.session)
+                if session is not None and session.attach_epoch == item.attach_epoch:
+                    self._revive(session, sink)
+                    self._apply_slice(session, batch, item.start, item.end, out, sink)
+                elif out is not None:
+                    self._refuse_slice(ERR_SESSION_EXPIRED if session is None else ERR_SESSION_MOVED, batch, item, out)
+            elif isinstance(item, CreateSession):
+                self._create_session(item, local, sink)
+            elif isinstance(item, Attach):
+                self._attach_session(item, local, sink)
+            elif isinstance(item, Auth):
+                self._authenticate(item, local, sink)
+        sink.group_applied(group.origin, boot, seq)
+
+    # -- sessions --------------------------------------------------------------------------------------
+
+    def _revive(self, session: Session, sink: Sink) -> None:
+        """A logged frame of a session shows that its client lives."""
+        if session.silent_since_ms is not None:
+            self.touch_session(session)
+            session.silent_since_ms = None
+        sink.session_touched(session.id)
+
+    def _create_session(self, item: CreateSession, local: bool, sink: Sink) -> None:
+        if len(self.sessions) >= SESSIONS_MAX:
+            if local:
+                sink.opened(item.conn, 0, 0, 0)
+            return
+        self.zxid += 1
+        timeout_ms = min(max(item.timeout_ms, 1), SESSION_TIMEOUT_MS_MAX)
+        session = self.new_session(self.zxid, timeout_ms, item.password_hash)
+        if local:
+            sink.opened(item.conn, session.id, session.attach_epoch, timeout_ms)
+        sink.session_opened(session.id, timeout_ms)
+
+    def _attach_session(self, item: Attach, local: bool, sink: Sink) -> None:
+        session = self.sessions.get(item.session)
+        if session is None or session.password_hash != item.password_hash or session.attach_epoch >= 0xFFFF_FFFF:
+            if local:
+                sink.opened(item.conn, 0, 0, 0)
+            return
+        self.touch_session(session)
+        session.attach_epoch += 1
+        session.timeout_ms = min(max(item.timeout_ms, 1), SESSION_TIMEOUT_MS_MAX)
+        session.silent_since_ms = None
+        # Identities belong to a connection: the new one proves its own, as clients do after a reconnect.
+        session.identities = []
+        # The older connection goes before the new one takes its place in the host's tables.
+        sink.session_moved(session.id, session.attach_epoch)
+        if local:
+            sink.opened(item.conn, session.id, session.attach_epoch, session.timeout_ms)
+
+    def _authenticate(self, item: Auth, local: bool, sink: Sink) -> None:
+        stated = item.scheme == IP  # by the origin, of its connection: nobody waits for an answer
+        out = sink.output(item.session, item.attach_epoch) if local and not stated else None
+        session = self.sessions.get(item.session)
+        if session is None or session.attach_epoch != item.attach_epoch:
+            if out is not None:
+                code = ERR_SESSION_EXPIRED if session is None else ERR_SESSION_MOVED
+                out.append(reply(item.xid, self.zxid, code))
+            return
+        self._revive(session, sink)
+        identity: Identity = (item.scheme, item.identity)
+        kept = [known for known in session.identities if not (stated and known[0] == IP)]
+        err = OK
+        if identity not in kept:
+            if len(kept) < IDENTITIES_MAX:
+                kept.append(identity)
+            else:
+                err = ERR_AUTH_FAILED
+        if kept != session.identities:
+            self.touch_session(session)
+            session.identities = kept
+        if out is not None:
+            out.append(reply(item.xid, self.zxid, err))
+
+    def _apply_liveness(self, command: Liveness, sink: Sink) -> None:
+        """What a leader says of a session; void if another leader has opened or the session was attached anew."""
+        session = self.sessions.get(command.session)
+        if session is None or session.attach_epoch != command.attach_epoch or command.ballot != self.opening_ballot:
+            return
+        if command.kind == COMMAND_EXPIRE:
+            self.zxid += 1
+            self._end_session(session, sink)
+            sink.session_ended(session.id)
+            return
+        since = command.since_cell_ms if command.kind == COMMAND_SILENT else None
+        if session.silent_since_ms != since:
+            self.touch_session(session)
+            session.silent_since_ms = since
+
+    def _end_session(self, session: Session, sink: Sink) -> None:
+        """Delete a session and its ephemerals, all with the present zxid."""
+        writer = self._writer
+        writer.zxid = self.zxid
+        for path in sorted(session.ephemerals):
+            writer.remove(self.nodes[path], self.nodes[parent_path(path)])
+        writer.settle(sink)
+        self.remove_session(session)
+
+    # -- frames ----------------------------------------------------------------------------------------
+
+    def _apply_slice(
+        self, session: Session, data: bytes, at: int, end: int, out: list[bytes] | None, sink: Sink
+    ) -> None:
+        """Apply a run of frames: the hot path.
+
+        Handled here, when nothing is unusual: setData, create(2) of a plain or sequential, lasting or
+        ephemeral znode, and delete, below znodes that are open to the world. All else goes to `_apply_frame`.
+        """
+        nodes = self.nodes
+        watches = self.watches
+        watched = watches.table
+        wall_ms = self._writer.wall_ms
+        unpack_head = _HEAD.unpack_from
+        unpack_int = INT.unpack_from
+        while at + 16 <= end:
+            length, xid, op, path_bytes = unpack_head(data, at)
+            frame_end = at + 4 + length
+            path_end = at + 16 + path_bytes
+            if length < 12 or frame_end > end or path_bytes < 1 or path_end + 4 > frame_end:
+                at = self._apply_frame(session, data, at, end, out, sink)
+                continue
+            if op == OP_SET_DATA:
+                node = nodes.get(data[at + 16 : path_end])
+                (size,) = unpack_int(data, path_end)
+                value_end = path_end + 4 + size
+                if (
+                    node is not None
+                    and node.acl.world & PERM_WRITE
+                    and 0 <= size <= VALUE_BYTES_MAX
+                    and value_end + 4 == frame_end
+                ):
+                    (wanted,) = unpack_int(data, value_end)
+                    version = node.version
+                    if wanted == -1 or wanted == version:
+                        zxid = self.zxid + 1
+                        self.zxid = zxid
+                        self.touch(node)
+                        old = node.data
+                        self.data_bytes += size if old is None else size - len(old)
+                        node.data = data[path_end + 4 : value_end]
+                        version = version + 1 if 0 <= version < 2147483647 else next_version(version)
+                        node.version = version
+                        node.mzxid = zxid
+                        node.mtime = wall_ms
+                        if watched:
+                            watches.changed(node.path, node.acl, zxid, sink)
+                        if out is not None:
+                            children = node.children
+                            count = 0 if children is None else len(children)
+                            owner = node.owner
+                            out.append(
+                                _SET_REPLY.pack(
+                                    _SET_REPLY_BYTES,
+                                    xid,
+                                    zxid,
+                                    OK,
+                                    node.czxid,
+                                    zxid,
+                                    node.ctime,
+                                    wall_ms,
+                                    version,
+                                    int32(2 * node.creates - count) if node.creates else -count,
+                                    node.aversion,
+                                    max(0, owner),
+                                    size,
+                                    count,
+                                    node.pzxid,
+                                )
+                            )
+                        at = frame_end
+                        continue
+            elif op in _CREATES:
+                (size,) = unpack_int(data, path_end)
+                value_end = path_end + 4 + size
+                acl_end = value_end + _OPEN_WIRE_BYTES
+                if 0 <= size <= VALUE_BYTES_MAX and acl_end + 4 == frame_end and data[value_end:acl_end] == OPEN_WIRE:
+                    path = data[at + 16 : path_end]
+                    (flags,) = unpack_int(data, acl_end)
+                    slash = path.rfind(b"/")
+                    # A slash at 1 is that of `//name` or `x/name`: no parent has a path of one byte but the root.
+                    parent = nodes.get(path[:slash]) if slash > 1 else nodes[ROOT] if slash == 0 else None
+                    name = path[slash + 1 :]
+                    if (
+                        parent is not None
+                        and 0 <= flags <= 3
+                        and parent.acl.world & PERM_CREATE
+                        and parent.owner <= 0
+                        and not name.translate(None, _PLAIN)
+                    ):
+                        if flags >= 2 and parent.creates <= SEQUENCE_MAX:
+                            suffix = b"%010d" % parent.creates
+                            name += suffix
+                            path += suffix
+                            flags -= 2
+                        if flags < 2 and path not in nodes and name not in _DOTS:
+                            zxid = self.zxid + 1
+                            self.zxid = zxid
+                            self.touch(parent)
+                            parent.creates += 1
+                            parent.pzxid = zxid
+                            node = Znode(
+                                path,
+                                data[path_end + 4 : value_end],
+                                OPEN_ACL,
+                                zxid,
+                                wall_ms,
+                                session.id if flags else 0,
+                                self.era,
+                                self._snapshot_epoch,
+                            )
+                            self.attach(node)
+                            if watched:
+                                watches.created(path, OPEN_ACL, parent.path, parent.acl, zxid, sink)
+                            if out is not None:
+                                if op == OP_CREATE:
+                                    out.append(_PATH_REPLY.pack(20 + len(path), xid, zxid, OK, len(path)) + path)
+                                else:
+                                    out.append(
+                                        _PATH_REPLY.pack(20 + STAT_BYTES + len(path), xid, zxid, OK, len(path))
+                                        + path
+                                        + stat_bytes(node)
+                                    )
+                            at = frame_end
+                            continue
+            elif op == OP_DELETE:
+                node = nodes.get(data[at + 16 : path_end])
+                if node is not None and node.children is None and path_end + 4 == frame_end:
+                    (wanted,) = unpack_int(data, path_end)
+                    path = node.path
+                    if (wanted == -1 or wanted == node.version) and path not in SPECIAL:
+                        parent = nodes[path[: path.rfind(b"/")] or ROOT]
+                        if parent.acl.world & PERM_DELETE:
+                            zxid = self.zxid + 1
+                            self.zxid = zxid
+                            self.touch(node)
+                            self.touch(parent)
+                            parent.pzxid = zxid
+                            self.detach(node)
+                            if watched:
+                                watches.deleted(path, node.acl, parent.path, parent.acl, zxid, sink)
+                            if out is not None:
+                                out.append(_REPLY.pack(16, xid, zxid, OK))
+                            at = frame_end
+                            continue
+            at = self._apply_frame(session, data, at, end, out, sink)
+        # What is left is shorter than any write but closeSession.
+        while at < end:
+            at = self._apply_frame(session, data, at, end, out, sink)
+
+    def _apply_frame(
+        self, session: Session, data: bytes, at: int, end: int, out: list[bytes] | None, sink: Sink
+    ) -> int:
+        """Apply any one frame; returns where the next one begins, or `end` when the rest cannot be applied.
+
+        An origin forwards whole frames only. Should one cross the end of its slice, the rest is dropped, on
+        every replica alike.
+        """
+        if at + 12 > end:
+            return end
+        length, xid, op = _HEAD3.unpack_from(data, at)
+        frame_end: int = at + 4 + length
+        if length < 8 or frame_end > end:
+            return end
+        if op == OP_CLOSE_SESSION:
+            self.zxid += 1
+            self._end_session(session, sink)
+            if out is not None:
+                out.append(reply(xid, self.zxid, OK))
+            sink.session_ended(session.id)
+            return end
+        if op in _WRITES:
+            self.zxid += 1
+            body = self._write(op, Scanner(data, at + 12, frame_end), session, sink)
+        else:
+            body = ERR_UNIMPLEMENTED
+        if out is not None:
+            if isinstance(body, int):
+                out.append(reply(xid, self.zxid, body))
+            else:
+                out.append(_REPLY.pack(16 + len(body), xid, self.zxid, OK) + body)
+        return frame_end
+
+    def _write(self, op: int, scanner: Scanner, session: Session, sink: Sink) -> bytes | int:
+        """Parse and apply one write; the body of its reply, or its error code."""
+        writer = self._writer
+        writer.zxid = self.zxid
+        writer.session = session
+        if op == OP_MULTI:
+            operations = parse_multi(scanner)
+            return operations if isinstance(operations, int) else run_multi(operations, writer, sink)
+        if op == OP_RECONFIG:
+            return ERR_RECONFIG_DISABLED
+        path = scanner.field()
+        if path is None:
+            return ERR_MARSHALLING
+        result: Znode | int
+        if op == OP_DELETE:
+            version = scanner.int32()
+            result = ERR_MARSHALLING if scanner.bad else writer.delete(path, version)
+        elif op == OP_SET_DATA:
+            value, version = scanner.field(), scanner.int32()
+            result = ERR_MARSHALLING if scanner.bad else writer.set_data(path, value, version)
+        elif op == OP_SET_ACL:
+            acl, version = scan_entries(scanner), scanner.int32()
+            result = ERR_MARSHALLING if scanner.bad else writer.set_acl(path, acl, version)
+        else:
+            value, acl, flags = scanner.field(), scan_entries(scanner), scanner.int32()
+            if scanner.bad:
+                result = ERR_MARSHALLING
+            elif op == OP_CREATE_TTL:
+                result = ERR_UNIMPLEMENTED
+            else:
+                result = writer.create(path, value, acl, flags, container=op == OP_CREATE_CONTAINER)
+        if isinstance(result, int):
+            if result != OK:
+                return result
+            writer.settle(sink)
+            return b""
+        writer.settle(sink)
+        if op in (OP_SET_DATA, OP_SET_ACL):
+            return stat_bytes(result)
+        named = INT.pack(len(result.path)) + result.path
+        return named if op == OP_CREATE else named + stat_bytes(result)
+
+    def _refuse_slice(self, err: int, data: bytes, item: Slice, out: list[bytes]) -> None:
+        """Answer every frame of a slice whose session is over or has moved. It takes no zxid."""
+        at, end = item.start, item.end
+        while at + 12 <= end:
+            length, xid, _ = _HEAD3.unpack_from(data, at)
+            at += 4 + length
+            if length < 8 or at > end:
+                return
+            out.append(reply(xid, self.zxid, err))
+
+    # -- reading ---------------------------------------------------------------------------------------
+
+    def read(self, frame: bytes, session: int, conn: int, sink: Sink) -> bytes:
+        """The whole reply frame to one read; its watch is registered in the same step. Total.
+
+        Args:
+            frame: one whole frame of a client, with its length.
+            session: who asks; decides what it may see.
+            conn: where its watches belong.
+            sink: takes the events that setWatches finds missed.
+        """
+        size = len(frame)
+        if size >= 18:
+            _, xid, op, path_bytes = _HEAD.unpack_from(frame)
+            path_end = 16 + path_bytes
+            if path_bytes > 0 and path_end + 1 == size:
+                node = self.nodes.get(frame[16:path_end])
+                if node is not None and node.acl.world & PERM_READ:
+                    watch = frame[path_end]
+                    if op == OP_GET_DATA:
+                        data = node.data
+                        if data is not None and (not watch or self.watches.add(conn, session, node.path, DATA)):
+                            count = len(data)
+                            return (
+                                _PATH_REPLY.pack(88 + count, xid, self.zxid, OK, count)
+                                + data
+                                + (node.stat or stat_bytes(node))
+                            )
+                    elif op == OP_EXISTS:
+                        if not watch or self.watches.add(conn, session, node.path, DATA):
+                            return _REPLY.pack(84, xid, self.zxid, OK) + (node.stat or stat_bytes(node))
+                    elif op in _GET_CHILDREN and (not watch or self.watches.add(conn, session, node.path, CHILD)):
+                        names = node.listing or names_bytes(node)
+                        if op == OP_GET_CHILDREN:
+                            return _REPLY.pack(16 + len(names), xid, self.zxid, OK) + names
+                        return (
+                            _REPLY.pack(84 + len(names), xid, self.zxid, OK) + names + (node.stat or stat_bytes(node))
+                        )
+        return self._reader.answer(frame, session, conn, sink)
+
+    def forget(self, conn: int) -> None:
+        """A connection is gone: so are its watches."""
+        self.watches.forget(conn)
