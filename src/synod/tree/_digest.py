@@ -35,17 +35,20 @@ def entity_hash(entity: Entity) -> int:
 
 
 class Digest:
-    """The running sum, and the freeze that is being hashed.
+    """The running sum, and the freeze that is being hashed while `pending`.
+
+    `value` and `slot` are those of the last freeze that is fully hashed.
 
     Invariant: `_dirty` has every entity whose `era` is at least `_freeze_era`, and every one that was
     deleted since; `_frozen[_at:]` is what is left to do.
     """
 
-    __slots__ = ("_at", "_dirty", "_freeze_before", "_freeze_era", "_frozen", "_head", "_slot", "_sum", "slot", "value")
+    __slots__ = ("_at", "_dirty", "_freeze_before", "_freeze_era", "_frozen", "_head", "_slot", "_sum", "pending", "slot", "value")
 
     def __init__(self) -> None:
         self.value = 0
         self.slot = 0
+        self.pending = False
         self._sum = 0
         self._dirty: list[Entity] = []
         self._frozen: list[Entity] = []
@@ -54,11 +57,6 @@ class Digest:
         self._freeze_before = 0
         self._head = 0
         self._slot = 0
-
-    @property
-    def pending(self) -> bool:
-        """Whether a freeze is not yet fully hashed."""
-        return self._slot != self.slot
 
     def added(self, entity: Entity) -> None:
         """An entity came into being in the present era."""
@@ -80,6 +78,7 @@ class Digest:
         self._freeze_before, self._freeze_era = self._freeze_era, era
         self._head = hash_of(head, b"head")
         self._slot = slot
+        self.pending = True
 
     def step(self, budget: int) -> bool:
         """Hash up to `budget` frozen entities. True while there is more to do."""
@@ -99,6 +98,7 @@ class Digest:
         self._at = 0
         self.value = (self._sum + self._head) & _MODULUS_MASK
         self.slot = self._slot
+        self.pending = False
         return False
 
     def _settle(self, entity: Entity) -> None:
