@@ -111,7 +111,7 @@ class Paxos:
         self._candidacy: Candidacy | None = None
         self._reign: Reign | None = None
         # Reading.
-        self._asks = Asks()
+        self._asks = Asks(rng.getrandbits(31))
         self._pending: deque[Pending] = deque()
         self._early: dict[ReplicaId, ReadAsk] = {}
         self._now = now
@@ -194,6 +194,8 @@ class Paxos:
             self._fetch = None
         if self._candidacy is not None:
             self._candidacy.forget(peer)
+        self._early.pop(peer, None)
+        self._pending = deque(pending for pending in self._pending if pending.peer != peer)
         if self._reign is not None:
             self._reign.progress.pop(peer, None)
         elif peer == self.leader:
@@ -429,6 +431,9 @@ class Paxos:
         if ballot > before:
             self._dirty = True
             self._highest_seen = max(self._highest_seen, ballot)
+            # Heartbeats are numbered per reign: what an earlier reign of the same leader had reached must not
+            # pass for an answer in this one (reads were granted a state older than their ask).
+            self._last_seq = 0
             if ballot.replica != self.me:
                 self._resign(f"ballot {ballot} was raised")
             if self.leader is not None and self.leader != ballot.replica:
@@ -643,7 +648,6 @@ class Paxos:
             self._probing = False
             if self.leader != peer:
                 self.leader = peer
-                self._last_seq = 0
                 self._leader_connected = True
                 self._asks.doubt()
             self._heard_at = now

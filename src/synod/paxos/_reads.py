@@ -16,12 +16,17 @@ class Asks:
     """The asks of this replica's own reads.
 
     An ask that was made later covers the earlier ones, so only the latest travels.
+
+    Args:
+        nonce: 31 random bits, the upper part of every number: a grant that was meant for an earlier life of
+            this replica covers nothing in this one.
     """
 
-    __slots__ = ("_last", "_open", "sent", "sent_at")
+    __slots__ = ("_last", "_nonce", "_open", "sent", "sent_at")
 
-    def __init__(self) -> None:
-        self._last = 0
+    def __init__(self, nonce: int) -> None:
+        self._nonce = nonce
+        self._last = nonce << 32
         self._open: list[int] = []
         self.sent = 0
         self.sent_at: Micros = 0
@@ -47,6 +52,8 @@ class Asks:
 
     def granted(self, upto: int) -> list[int]:
         """The open asks that an answer to the ask `upto` covers."""
+        if upto >> 32 != self._nonce:
+            return []
         out = [ask for ask in self._open if ask <= upto]
         self._open = self._open[len(out) :]
         return out

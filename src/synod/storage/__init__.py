@@ -1,0 +1,28 @@
+"""What must outlive a crash: the log, snapshots, and the identity of a directory, over a small file system.
+
+Knows (slot, ballot, bytes) and nothing of Paxos; imports only base. Read `_store` first, then `_segment` for
+the bytes and for how torn is told from rotten; docs/FORMATS.md has the layouts.
+"""
+
+from __future__ import annotations
+
+from ._files import File, FileSystem, RealFileSystem
+from ._identity import Identity, format_directory, load_identity
+from ._memory import MemoryFile, MemoryFileSystem
+from ._snapshots import parse_snapshot
+from ._store import Recovered, Store, StoreOptions
+
+__all__ = [
+    "File",
+    "FileSystem",
+    "Identity",
+    "MemoryFile",
+    "MemoryFileSystem",
+    "RealFileSystem",
+    "Recovered",
+    "Store",
+    "StoreOptions",
+    "format_directory",
+    "load_identity",
+    "parse_snapshot",
+]

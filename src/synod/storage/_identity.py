@@ -1,0 +1,103 @@
+"""Whose directory this is: made once by `format`, checked at every start.
+
+Ref: Chandra et al. 2007 s6.2 (a misspelled configuration silently lowered the fault tolerance of a cell).
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from dataclasses import dataclass
+from typing import Final
+
+from synod.base import ConfigError, Configuration, DataDirError, ReplicaId
+
+from ._files import FileSystem, join, read_all, write_atomically
+
+FORMAT_VERSION: Final = 1
+IDENTITY: Final = "identity.json"
+BOOT: Final = "boot.json"
+LOCK: Final = "lock"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which replica of which cell a directory belongs to."""
+
+    replica_id: ReplicaId
+    incarnation: int
+    configuration: Configuration
+
+    @property
+    def cell_id(self) -> str:
+        """The cell's id, 32 hexadecimal digits."""
+        return self.configuration.cell_id
+
+
+def format_directory(fs: FileSystem, directory: str, identity: Identity) -> None:
+    """Give a directory its identity, once.
+
+    Raises:
+        DataDirError: the directory has one already, or holds something else; nothing was changed.
+    """
+    fs.make_dir(directory)
+    names = [name for name in fs.list_dir(directory) if name != "synod.toml"]
+    if IDENTITY in names:
+        raise DataDirError(f"{directory} is formatted already; delete it first if its data is not needed")
+    if any(not name.endswith(".tmp") for name in names):
+        raise DataDirError(f"{directory} is not empty ({names[0]} is in it); format an empty directory")
+    document = {
+        "format": FORMAT_VERSION,
+        "replica_id": identity.replica_id,
+        "incarnation": identity.incarnation,
+        "configuration": identity.configuration.encode().decode(),
+    }
+    write_atomically(fs, directory, IDENTITY, _sealed(document))
+
+
+def load_identity(fs: FileSystem, directory: str) -> Identity:
+    """Read a directory's identity.
+
+    Raises:
+        DataDirError: it has none, of a newer version, or a damaged one.
+    """
+    path = join(directory, IDENTITY)
+    if not fs.exists(path):
+        raise DataDirError(f"{directory} is not formatted; `synod format CONFIG` gives it its identity, once")
+    document = _unsealed(read_all(fs, path), path)
+    version = document.get("format")
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise DataDirError(
+            f"{directory} was written by a newer synod (format {version}, this one knows {FORMAT_VERSION}); "
+            f"start the newer version"
+        )
+    try:
+        configuration = Configuration.decode(str(document["configuration"]).encode())
+        return Identity(int(str(document["replica_id"])), int(str(document["incarnation"])), configuration)
+    except (KeyError, ValueError, ConfigError) as broken:
+        raise DataDirError(f"{path} is damaged: {broken}") from broken
+
+
+def raise_boot_count(fs: FileSystem, directory: str) -> int:
+    """Count this start, durably, before anything else happens."""
+    path = join(directory, BOOT)
+    boot = 1
+    if fs.exists(path):
+        boot = int(str(_unsealed(read_all(fs, path), path).get("boot", 0))) + 1
+    write_atomically(fs, directory, BOOT, _sealed({"boot": boot}))
+    return boot
+
+
+def _sealed(document: dict[str, object]) -> bytes:
+    text = json.dumps(document, sort_keys=True)
+    return f"{text}\n{zlib.crc32(text.encode()):08x}\n".encode()
+
+
+def _unsealed(data: bytes, path: str) -> dict[str, object]:
+    text, _, rest = data.partition(b"\n")
+    if rest.strip() != f"{zlib.crc32(text):08x}".encode():
+        raise DataDirError(f"{path} is damaged: its checksum does not fit; replace the replica from its peers")
+    document = json.loads(text)
+    if not isinstance(document, dict):
+        raise DataDirError(f"{path} is damaged: it holds no object")
+    return document

@@ -1,0 +1,380 @@
+"""The durable log: segments of sync groups, append-only.
+
+The highest ballot per slot wins. Whatever a segment's header says was before it is there: the header of each
+segment repeats the promise, so that deleting older ones forgets none, and the number of the last good group
+before it, so that a torn tail that was once cut stays cut.
+
+After a restart a new segment begins: no group is ever written over bytes whose fate is unknown.
+
+Read `_recover_segment` for how torn and rotten are told apart, and `append` for the hot path.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from synod.base import BALLOT_ZERO, Ballot, Corruption, Entry, Slot
+
+from ._files import File, FileSystem, join
+from ._segment import (
+    BLOCK,
+    SECTOR,
+    Group,
+    Rotten,
+    Row,
+    SegmentHeader,
+    Torn,
+    decode_group,
+    encode_group,
+    extract,
+)
+
+SEGMENT_NAME: Final = "log-{:016x}.seg"
+PREPARED_NAME: Final = "log-prepared.tmp"
+
+
+class _Segment:
+    """A segment that holds groups."""
+
+    __slots__ = ("at", "file", "header", "path", "rows", "size", "slot_max")
+
+    def __init__(self, header: SegmentHeader, file: File, path: str) -> None:
+        self.header = header
+        self.file = file
+        self.path = path
+        self.at = BLOCK
+        self.size = file.size()
+        self.slot_max: Slot = 0
+
+
+class _Place:
+    """Where the value of a slot is: in which segment, in which group, in which row of it."""
+
+    __slots__ = ("group_offset", "row", "segment")
+
+    def __init__(self, segment: _Segment, group_offset: int, row: Row) -> None:
+        self.segment = segment
+        self.group_offset = group_offset
+        self.row = row
+
+
+class Log:
+    """The log of one replica.
+
+    Args:
+        draw_nonce: eight bytes that this machine has not drawn before; the tags of stale sectors must differ.
+        segment_bytes: size of a segment; a longer group gets a segment of its own.
+    """
+
+    def __init__(
+        self,
+        fs: FileSystem,
+        directory: str,
+        *,
+        cell_id: bytes,
+        replica: int,
+        incarnation: int,
+        configuration: bytes,
+        segment_bytes: int,
+        draw_nonce: Callable[[], bytes],
+    ) -> None:
+        self._fs = fs
+        self._directory = directory
+        self._cell_id = cell_id
+        self._replica = replica
+        self._incarnation = incarnation
+        self._configuration = configuration
+        self._segment_bytes = segment_bytes
+        self._draw_nonce = draw_nonce
+        self._segments: list[_Segment] = []
+        self._active: _Segment | None = None
+        self._prepared: File | None = None
+        self._places: dict[Slot, _Place] = {}
+        self._number = 0
+        self._durable = 0
+        self._crc = 0
+        self._next_index = 1
+        self.promised = BALLOT_ZERO
+        self.chosen_mark: Slot = 0
+        self.peers = b""
+        self.unknown: dict[Slot, str] = {}
+        self._recover()
+
+    # -- recovery ------------------------------------------------------------------------------------------
+
+    def _recover(self) -> None:
+        names = [n for n in self._fs.list_dir(self._directory) if n.startswith("log-") and n.endswith(".seg")]
+        found: list[_Segment] = []
+        for name in names:
+            path = join(self._directory, name)
+            file = self._fs.open(path)
+            header = SegmentHeader.decode(file.pread(0, SECTOR), path)
+            self._next_index = max(self._next_index, int(name[4:20], 16) + 1)
+            if header is None:
+                # Its first group was never synced with its header: nobody was told of anything in it.
+                file.close()
+                self._fs.unlink(path)
+                continue
+            self._demand_ours(header, path)
+            found.append(_Segment(header, file, path))
+        for k, segment in enumerate(found):
+            until = found[k + 1].header.groups_before if k + 1 < len(found) else None
+            self._recover_segment(segment, until)
+        self._segments = found
+        self._durable = self._number
+        if self._fs.exists(join(self._directory, PREPARED_NAME)):
+            self._fs.unlink(join(self._directory, PREPARED_NAME))
+
+    def _demand_ours(self, header: SegmentHeader, path: str) -> None:
+        if header.cell_id != self._cell_id or header.replica != self._replica:
+            raise Corruption(
+                f"{path} belongs to replica {header.replica} of the cell {header.cell_id.hex()}: "
+                f"data directories were mixed up; put each back where it was"
+            )
+
+    def _recover_segment(self, segment: _Segment, until: int | None) -> None:
+        """Read the groups of a segment.
+
+        Args:
+            segment: with a good header.
+            until: the number of the last group before the next segment, when there is one: that many were
+                durable, and what lies past them was cut by an earlier recovery.
+        """
+        header = segment.header
+        self.promised = max(self.promised, header.promised)
+        if header.groups_before != self._number and self._segments_began():
+            raise Corruption(f"{segment.path}: the log segment before this one is missing or ends too early")
+        self._number = header.groups_before
+        data = segment.file.pread(0, segment.size)
+        offset = BLOCK
+        while until is None or self._number < until:
+            try:
+                group = decode_group(header, data, offset)
+                if group.number != self._number + 1:
+                    raise Torn  # a later write that reached the disk before the one that belongs here
+            except Torn:
+                self._demand_torn(segment, data, offset, until)
+                break
+            except Rotten:
+                # A head that cannot be read may have held a promise: this replica cannot know what it forgot.
+                raise Corruption(
+                    f"{segment.path}: the record at offset {offset} is damaged and cannot be read; "
+                    f"replace the replica from its peers"
+                ) from None
+            self._take(segment, offset, group)
+            offset = group.end
+        segment.at = offset
+
+    def _segments_began(self) -> bool:
+        return self._number > 0
+
+    def _demand_torn(self, segment: _Segment, data: bytes, offset: int, until: int | None) -> None:
+        """What is not whole here must be the end: nothing later may prove that it was durable once.
+
+        Raises:
+            Corruption: a later group was written after the one that is missing here had been synced.
+        """
+        missing = self._number + 1
+        proof = until is not None and until >= missing
+        for later in range(offset + BLOCK, segment.size, BLOCK):
+            if proof:
+                break
+            try:
+                group = decode_group(segment.header, data, later)
+            except (Torn, Rotten):
+                continue
+            proof = group.number > missing and group.durable_before >= missing
+        if proof:
+            raise Corruption(
+                f"{segment.path}: record {missing} at offset {offset} was durable and is gone; "
+                f"replace the replica from its peers"
+            )
+
+    def _take(self, segment: _Segment, offset: int, group: Group) -> None:
+        self._number = group.number
+        self._crc = group.crc
+        self.promised = max(self.promised, group.promised)
+        self.chosen_mark = max(self.chosen_mark, group.chosen_mark)
+        self.peers = group.peers or self.peers
+        for row in group.rows:
+            held = self._places.get(row.slot)
+            if held is not None and held.row.ballot > row.ballot:
+                continue
+            segment.slot_max = max(segment.slot_max, row.slot)
+            if row in group.bad:
+                self._places.pop(row.slot, None)
+                self.unknown[row.slot] = f"{segment.path}: the value of slot {row.slot} at offset {row.offset}"
+            else:
+                self.unknown.pop(row.slot, None)
+                self._places[row.slot] = _Place(segment, offset, row)
+
+    # -- writing -------------------------------------------------------------------------------------------
+
+    def append(self, *, promised: Ballot, chosen_mark: Slot, entries: Sequence[Entry], peers: bytes) -> None:
+        """Write one sync group, not durably yet.
+
+        Raises:
+            NoSpace: there is no segment to write to and no room for one; nothing was written.
+            StorageError: the active segment cannot be written; nothing more may be.
+        """
+        size = group_bytes_max(entries, peers)
+        segment = self._active
+        if segment is None or segment.at + size > segment.size:
+            segment = self._begin_segment(max(self._segment_bytes, BLOCK + size), promised)
+        data, crc, rows = encode_group(
+            segment.header,
+            segment.at,
+            number=self._number + 1,
+            durable_before=self._durable,
+            previous_crc=self._crc,
+            promised=promised,
+            chosen_mark=chosen_mark,
+            entries=entries,
+            peers=peers,
+        )
+        segment.file.pwrite(segment.at, data)
+        for row in rows:
+            held = self._places.get(row.slot)
+            if held is None or held.row.ballot <= row.ballot:
+                self._places[row.slot] = _Place(segment, segment.at, row)
+                self.unknown.pop(row.slot, None)
+            segment.slot_max = max(segment.slot_max, row.slot)
+        segment.at += len(data)
+        self._number += 1
+        self._crc = crc
+        self.promised = max(self.promised, promised)
+        self.chosen_mark = max(self.chosen_mark, chosen_mark)
+        self.peers = peers or self.peers
+
+    def sync(self) -> None:
+        """Make everything that was appended durable."""
+        if self._active is not None and self._durable < self._number:
+            self._active.file.sync()
+            self._durable = self._number
+
+    def _begin_segment(self, size: int, promised: Ballot) -> _Segment:
+        """Take the prepared segment, or make one now; its header becomes durable with its first group."""
+        # What the old segment holds must be durable before the new header says that it is complete.
+        self.sync()
+        if self._prepared is None or self._prepared.size() < size:
+            self._drop_prepared()
+            self._prepared = self._fs.create(join(self._directory, PREPARED_NAME), size)
+        file, self._prepared = self._prepared, None
+        path = join(self._directory, SEGMENT_NAME.format(self._next_index))
+        header = SegmentHeader(
+            index=self._next_index,
+            cell_id=self._cell_id,
+            replica=self._replica,
+            incarnation=self._incarnation,
+            nonce=self._draw_nonce(),
+            promised=max(self.promised, promised),
+            snapshot_slot=0,
+            groups_before=self._number,
+            configuration=self._configuration,
+        )
+        self._fs.rename(join(self._directory, PREPARED_NAME), path)
+        self._fs.sync_dir(self._directory)
+        file.pwrite(0, header.encode())
+        self._next_index += 1
+        segment = _Segment(header, file, path)
+        self._segments.append(segment)
+        self._active = segment
+        return segment
+
+    def prepare(self) -> None:
+        """Have the next segment ready before it is needed: from half of the active one on.
+
+        Raises:
+            NoSpace: there is no room; what is acknowledged is safe.
+        """
+        active = self._active
+        if self._prepared is None and (active is None or active.at > active.size // 2):
+            self._drop_prepared()
+            self._prepared = self._fs.create(join(self._directory, PREPARED_NAME), self._segment_bytes)
+
+    def _drop_prepared(self) -> None:
+        if self._prepared is not None:
+            self._prepared.close()
+            self._prepared = None
+        if self._fs.exists(join(self._directory, PREPARED_NAME)):
+            self._fs.unlink(join(self._directory, PREPARED_NAME))
+
+    # -- reading -------------------------------------------------------------------------------------------
+
+    def entries(self, after: Slot) -> tuple[Entry, ...]:
+        """Every readable entry past a slot, in slot order."""
+        slots = sorted(self._places)
+        return tuple(self._read(slot) for slot in slots[bisect.bisect_right(slots, after) :])
+
+    def read(self, from_slot: Slot, bytes_max: int) -> list[Entry]:
+        """Entries from a slot on without a gap, at least one if there is one.
+
+        Raises:
+            Corruption: a record is damaged that was good at the start; the text names it.
+        """
+        found: list[Entry] = []
+        size = 0
+        while from_slot in self._places and (not found or size < bytes_max):
+            entry = self._read(from_slot)
+            found.append(entry)
+            size += len(entry.value)
+            from_slot += 1
+        return found
+
+    def _read(self, slot: Slot) -> Entry:
+        place = self._places[slot]
+        segment, row = place.segment, place.row
+        # From the group's start on: the bytes under the tags stand in its head.
+        end = min(segment.size, row.offset + row.length + SECTOR)
+        data = segment.file.pread(place.group_offset, end - place.group_offset)
+        value = extract(segment.header, data, place.group_offset, row)
+        if value is None:
+            raise Corruption(f"{segment.path}: the value of slot {slot} at offset {row.offset} is damaged")
+        return Entry(slot, row.ballot, value)
+
+    def first_slot(self, upto: Slot) -> Slot:
+        """The lowest slot from which the log reaches to `upto` without a gap, or `upto` + 1."""
+        slot = upto
+        while slot in self._places:
+            slot -= 1
+        return slot + 1
+
+    # -- forgetting ----------------------------------------------------------------------------------------
+
+    def trim(self, slot: Slot) -> None:
+        """Delete the segments that hold nothing past a slot. The active one stays, and repeats the promise."""
+        old = [s for s in self._segments if s is not self._active and s.slot_max <= slot]
+        # Only from the front: a segment in the middle is what proves that those around it belong together.
+        keep = next((k for k, s in enumerate(self._segments) if s not in old), len(self._segments))
+        if keep and self._active is None:
+            keep = min(keep, len(self._segments) - 1)  # somebody must still know the promise
+        for segment in self._segments[:keep]:
+            segment.file.close()
+            self._fs.unlink(segment.path)
+        gone = set(map(id, self._segments[:keep]))
+        if gone:
+            self._segments = self._segments[keep:]
+            self._places = {s: p for s, p in self._places.items() if id(p.segment) not in gone}
+            self._fs.sync_dir(self._directory)
+        self.unknown = {unknown: what for unknown, what in self.unknown.items() if unknown > slot}
+
+    @property
+    def bytes(self) -> int:
+        """What the log's segments take on the disk."""
+        return sum(segment.size for segment in self._segments)
+
+    def close(self) -> None:
+        """Let go of the files."""
+        for segment in self._segments:
+            segment.file.close()
+        if self._prepared is not None:
+            self._prepared.close()
+
+
+def group_bytes_max(entries: Sequence[Entry], peers: bytes) -> int:
+    """An upper bound of what a group takes in a segment."""
+    body = sum(len(entry.value) for entry in entries)
+    head = 128 + 32 * len(entries) + len(peers) + 4 * (body // SECTOR + 1)
+    return -(-(body + head + head // 64 + 4 * SECTOR) // BLOCK) * BLOCK

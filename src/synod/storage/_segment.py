@@ -1,0 +1,291 @@
+"""The bytes of a log segment: its header, sync groups, and the tags that tell torn from rotten.
+
+    segment := header block (4 KiB) | group | group | ...          every group starts on a 4 KiB boundary
+    group   := head sectors | body sectors | zeros up to the boundary
+    head    := fixed part (in the first sector) | entry table | peers | displaced bytes
+    body    := the values, one after the other, from a sector boundary on
+
+The first four bytes of *every* sector of a group are a tag, derived from the segment's nonce. A disk writes
+sectors whole; so a group that reads back badly was *torn* (never fully written, nobody was told of it) if one
+of its sectors lacks the tag, and is *rotten* (was written, maybe promised) if all have it. The bytes that
+the tags displace in the body stand in the head; the head itself leaves room for them.
+
+Checksums start from 0 and cover nonce and offset, so that a stale or misplaced group is never valid here. The
+previous group's checksum is an ordinary field: seeding a CRC with it and also covering it would cancel out.
+
+Ref: Alagappan et al. 2018 (a torn tail and a rotten record must be told apart, or chosen values are lost).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from synod.base import Ballot, Corruption, Entry, Slot
+
+BLOCK: Final = 4096
+SECTOR: Final = 512
+TAG: Final = 4
+HEAD_ROOM: Final = SECTOR - TAG  # payload bytes of a head sector
+
+_MAGIC: Final = b"SYNODLOG"
+FORMAT_VERSION: Final = 1
+
+_SEGMENT: Final = struct.Struct(">8sHQ16sBI8sQBQQ16sI")
+"""magic, version, index, cell, replica, incarnation, nonce, promised round and id, snapshot slot,
+groups before, configuration digest, CRC"""
+
+_FIXED: Final = struct.Struct(">QQIQBQIIIII")
+"""group number, groups durable before, previous group's CRC, promised round and id, chosen mark,
+head bytes, body bytes, entries, peers bytes, CRC of what follows in the head"""
+_FIXED_CRC: Final = struct.Struct(">I")
+_ROW: Final = struct.Struct(">QQBII")
+"""slot, ballot round and id, length, CRC of the value"""
+
+HEAD_BYTES_MIN: Final = _FIXED.size + _FIXED_CRC.size
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentHeader:
+    """The first block of a segment; `groups_before` is the number of the last group of the segments before it."""
+
+    index: int
+    cell_id: bytes
+    replica: int
+    incarnation: int
+    nonce: bytes
+    promised: Ballot
+    snapshot_slot: Slot
+    groups_before: int
+    configuration: bytes
+
+    @property
+    def tag(self) -> bytes:
+        """What the sectors of this segment's groups begin with; never zero."""
+        tag = hashlib.blake2b(self.nonce, digest_size=TAG, person=b"synod tag").digest()
+        return tag if any(tag) else b"\xff" * TAG
+
+    def encode(self) -> bytes:
+        """One sector."""
+        body = _SEGMENT.pack(
+            _MAGIC,
+            FORMAT_VERSION,
+            self.index,
+            self.cell_id,
+            self.replica,
+            self.incarnation,
+            self.nonce,
+            self.promised.round,
+            self.promised.replica,
+            self.snapshot_slot,
+            self.groups_before,
+            self.configuration,
+            0,
+        )
+        return (body[:-4] + struct.pack(">I", zlib.crc32(body[:-4]))).ljust(SECTOR, b"\0")
+
+    @classmethod
+    def decode(cls, data: bytes, path: str) -> SegmentHeader | None:
+        """Read a header; None for the zeros of a segment that was prepared and not used yet.
+
+        Raises:
+            Corruption: neither zeros nor a good header.
+        """
+        data = data[: _SEGMENT.size]
+        if len(data) < _SEGMENT.size or not any(data):
+            return None
+        magic, version, index, cell, replica, inc, nonce, r, i, snapshot, before, digest, crc = _SEGMENT.unpack(data)
+        if magic != _MAGIC or crc != zlib.crc32(data[:-4]):
+            raise Corruption(f"{path}: the header of this log segment is damaged; replace the replica from its peers")
+        if version > FORMAT_VERSION:
+            raise Corruption(f"{path} was written by a newer synod (log format {version}); start the newer version")
+        return cls(index, cell, replica, inc, nonce, Ballot(r, i), snapshot, before, digest)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Where one entry's value lies."""
+
+    slot: Slot
+    ballot: Ballot
+    offset: int
+    length: int
+    crc: int
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A sync group as read back.
+
+    Args:
+        rows: its entries.
+        bad: the rows whose value is rotten.
+        durable_before: the number of the last group that was durable when this one was written.
+    """
+
+    number: int
+    durable_before: int
+    promised: Ballot
+    chosen_mark: Slot
+    rows: tuple[Row, ...]
+    bad: tuple[Row, ...]
+    peers: bytes
+    crc: int
+    end: int
+
+
+class Torn(Exception):
+    """Something at this offset was never fully written, or nothing was."""
+
+
+class Rotten(Exception):
+    """A group at this offset was fully written, and its head reads back wrong."""
+
+
+def encode_group(
+    header: SegmentHeader,
+    offset: int,
+    *,
+    number: int,
+    durable_before: int,
+    previous_crc: int,
+    promised: Ballot,
+    chosen_mark: Slot,
+    entries: Sequence[Entry],
+    peers: bytes,
+) -> tuple[bytearray, int, list[Row]]:
+    """The bytes of a sync group, its checksum, and where its values lie."""
+    salt = header.nonce + offset.to_bytes(8, "big")
+    body_bytes = sum(len(entry.value) for entry in entries)
+    body_sectors = -(-body_bytes // SECTOR)
+    displaced_bytes = body_sectors * TAG
+    head_bytes = HEAD_BYTES_MIN + _ROW.size * len(entries) + len(peers) + displaced_bytes
+    head_sectors = -(-head_bytes // HEAD_ROOM)
+    body_at = head_sectors * SECTOR
+    total = body_at + body_sectors * SECTOR
+    buffer = bytearray(-(-total // BLOCK) * BLOCK)
+
+    rows: list[Row] = []
+    table: list[bytes] = []
+    at = body_at
+    for slot, ballot, value in entries:
+        crc = zlib.crc32(value, zlib.crc32(salt + slot.to_bytes(8, "big") + bytes(_ballot(ballot))))
+        rows.append(Row(slot, ballot, offset + at, len(value), crc))
+        table.append(_ROW.pack(slot, ballot[0], ballot[1], len(value), crc))
+        buffer[at : at + len(value)] = value
+        at += len(value)
+
+    displaced = bytearray(displaced_bytes)
+    for k in range(TAG if body_sectors else 0):
+        displaced[k::TAG] = buffer[body_at + k : total : SECTOR]
+        buffer[body_at + k : total : SECTOR] = header.tag[k : k + 1] * body_sectors
+    rest = b"".join((*table, peers, displaced))
+    fixed = _FIXED.pack(
+        number,
+        durable_before,
+        previous_crc,
+        promised[0],
+        promised[1],
+        chosen_mark,
+        head_bytes,
+        body_bytes,
+        len(entries),
+        len(peers),
+        zlib.crc32(rest, zlib.crc32(salt)),
+    )
+    fixed_crc = zlib.crc32(fixed, zlib.crc32(salt))
+    head = fixed + _FIXED_CRC.pack(fixed_crc) + rest
+    for sector in range(head_sectors):
+        start = sector * SECTOR
+        piece = head[sector * HEAD_ROOM : (sector + 1) * HEAD_ROOM]
+        buffer[start : start + TAG] = header.tag
+        buffer[start + TAG : start + TAG + len(piece)] = piece
+    return buffer, fixed_crc, rows
+
+
+def _ballot(ballot: Ballot) -> bytes:
+    return ballot[0].to_bytes(8, "big") + ballot[1].to_bytes(1, "big")
+
+
+def decode_group(header: SegmentHeader, data: bytes, offset: int) -> Group:
+    """Read the group at an offset of a segment's bytes.
+
+    Raises:
+        Torn: no group was ever fully written here.
+        Rotten: one was, and its head cannot be trusted; rotten *values* are reported in `bad` instead.
+    """
+    tag = header.tag
+    if data[offset : offset + TAG] != tag or offset + SECTOR > len(data):
+        raise Torn
+    salt = header.nonce + offset.to_bytes(8, "big")
+    at = offset + TAG
+    fixed = data[at : at + _FIXED.size]
+    (fixed_crc,) = _FIXED_CRC.unpack_from(data, at + _FIXED.size)
+    if zlib.crc32(fixed, zlib.crc32(salt)) != fixed_crc:
+        raise Rotten
+    number, durable, _previous, r, i, mark, head_bytes, body_bytes, count, peers_bytes, rest_crc = _FIXED.unpack(fixed)
+    head_sectors = -(-head_bytes // HEAD_ROOM)
+    body_sectors = -(-body_bytes // SECTOR)
+    body_at = offset + head_sectors * SECTOR
+    total = body_at + body_sectors * SECTOR
+    if total > len(data) or any(data[s : s + TAG] != tag for s in range(offset, total, SECTOR)):
+        raise Torn
+    head = b"".join(data[s + TAG : s + SECTOR] for s in range(offset, body_at, SECTOR))[:head_bytes]
+    rest = head[HEAD_BYTES_MIN:]
+    if zlib.crc32(rest, zlib.crc32(salt)) != rest_crc:
+        raise Rotten
+    displaced = rest[_ROW.size * count + peers_bytes :]
+    body = restore_body(data[body_at:total], displaced)
+    rows, bad = [], []
+    at = 0
+    for k in range(count):
+        slot, round_, replica, length, crc = _ROW.unpack_from(rest, k * _ROW.size)
+        row = Row(slot, Ballot(round_, replica), body_at + at, length, crc)
+        rows.append(row)
+        if value_crc(header, offset, row, body[at : at + length]) != crc:
+            bad.append(row)
+        at += length
+    peers = rest[_ROW.size * count : _ROW.size * count + peers_bytes]
+    end = offset + -(-(total - offset) // BLOCK) * BLOCK
+    return Group(number, durable, Ballot(r, i), mark, tuple(rows), tuple(bad), peers, fixed_crc, end)
+
+
+def restore_body(body: bytes, displaced: bytes) -> bytes:
+    """Put the displaced bytes back where the tags stand."""
+    restored = bytearray(body)
+    for k in range(TAG if body else 0):
+        restored[k::SECTOR] = displaced[k::TAG]
+    return bytes(restored)
+
+
+def value_crc(header: SegmentHeader, group_offset: int, row: Row, value: bytes) -> int:
+    """The checksum that a value must have at its place."""
+    salt = header.nonce + group_offset.to_bytes(8, "big")
+    return zlib.crc32(value, zlib.crc32(salt + row.slot.to_bytes(8, "big") + _ballot(row.ballot)))
+
+
+def extract(header: SegmentHeader, data: bytes, offset: int, row: Row) -> bytes | None:
+    """One value out of the bytes of its group, which begin at `offset` of the segment; None when it is damaged."""
+    if len(data) < TAG + HEAD_BYTES_MIN:
+        return None
+    fixed = _FIXED.unpack_from(data, TAG)
+    head_bytes, count, peers_bytes = fixed[6], fixed[8], fixed[9]
+    head_sectors = -(-head_bytes // HEAD_ROOM)
+    head = b"".join(data[s + TAG : s + SECTOR] for s in range(0, head_sectors * SECTOR, SECTOR))[:head_bytes]
+    displaced = head[HEAD_BYTES_MIN + _ROW.size * count + peers_bytes :]
+    body_at = head_sectors * SECTOR
+    first = (row.offset - offset - body_at) // SECTOR
+    last = (row.offset - offset - body_at + max(row.length, 1) - 1) // SECTOR
+    piece = data[body_at + first * SECTOR : body_at + (last + 1) * SECTOR]
+    if not row.length:
+        return b""
+    if len(piece) < (last - first + 1) * SECTOR or len(displaced) < (last + 1) * TAG:
+        return None
+    restored = restore_body(piece, displaced[first * TAG : (last + 1) * TAG])
+    start = row.offset - offset - body_at - first * SECTOR
+    value = restored[start : start + row.length]
+    return value if value_crc(header, offset, row, value) == row.crc else None

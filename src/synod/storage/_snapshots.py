@@ -1,0 +1,195 @@
+"""Snapshot files: the state at a slot, in checksummed chunks, under a name that appears only when it is whole.
+
+file  := header | chunk* | trailer
+chunk := length u32, CRC u32, bytes          trailer := length 0, 0, blake2b-128 of everything before
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import zlib
+from collections.abc import Iterable
+from typing import Final
+
+from synod.base import Corruption, Slot, invariant
+
+from ._files import File, FileSystem, join
+
+_MAGIC: Final = b"SYNODSNP"
+FORMAT_VERSION: Final = 1
+_HEADER: Final = struct.Struct(">8sH16sQI")
+_CHUNK: Final = struct.Struct(">II")
+_DIGEST_BYTES: Final = 16
+NAME: Final = "snapshot-{:016x}.snap"
+TEMPORARY: Final = "snapshot-writing.tmp"
+KEPT: Final = 2
+"""A damaged latest snapshot leaves the one before it, and the log that reaches back to that."""
+
+
+class SnapshotWriter:
+    """A snapshot on its way to the disk."""
+
+    __slots__ = ("_at", "_digest", "_directory", "_file", "_fs", "slot")
+
+    def __init__(self, fs: FileSystem, directory: str, cell_id: bytes, slot: Slot) -> None:
+        self._fs = fs
+        self._directory = directory
+        self.slot = slot
+        path = join(directory, TEMPORARY)
+        if fs.exists(path):
+            fs.unlink(path)
+        self._file: File = fs.append_new(path)
+        self._digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+        self._at = 0
+        body = _HEADER.pack(_MAGIC, FORMAT_VERSION, cell_id, slot, 0)[:-4]
+        self._put(body + struct.pack(">I", zlib.crc32(body)))
+
+    def _put(self, data: bytes) -> None:
+        self._file.pwrite(self._at, data)
+        self._digest.update(data)
+        self._at += len(data)
+
+    def write(self, chunk: bytes) -> None:
+        """Add a chunk; an empty one is nothing."""
+        if chunk:
+            self._put(_CHUNK.pack(len(chunk), zlib.crc32(chunk)) + chunk)
+
+    def commit(self) -> None:
+        """Make it durable under its name."""
+        self._put(_CHUNK.pack(0, 0))
+        self._file.pwrite(self._at, self._digest.digest())
+        self._file.sync()
+        self._file.close()
+        self._fs.rename(join(self._directory, TEMPORARY), join(self._directory, NAME.format(self.slot)))
+        self._fs.sync_dir(self._directory)
+
+    def abort(self) -> None:
+        """Forget it."""
+        self._file.close()
+        self._fs.unlink(join(self._directory, TEMPORARY))
+
+
+def parse_snapshot(data: bytes, cell_id: bytes, path: str) -> tuple[Slot, list[bytes]]:
+    """The slot and the chunks of a snapshot file.
+
+    Raises:
+        Corruption: it is damaged, cut short, of another cell, or of a newer version.
+    """
+    if len(data) < _HEADER.size + _CHUNK.size + _DIGEST_BYTES:
+        raise Corruption(f"{path}: this snapshot is cut short")
+    magic, version, cell, slot, crc = _HEADER.unpack_from(data)
+    if magic != _MAGIC or crc != zlib.crc32(data[: _HEADER.size - 4]):
+        raise Corruption(f"{path}: the header of this snapshot is damaged")
+    if version > FORMAT_VERSION:
+        raise Corruption(f"{path} was written by a newer synod (snapshot format {version})")
+    if cell != cell_id:
+        raise Corruption(f"{path} belongs to the cell {cell.hex()}")
+    chunks: list[bytes] = []
+    at = _HEADER.size
+    while True:
+        if len(data) - at < _CHUNK.size:
+            raise Corruption(f"{path}: this snapshot is cut short")
+        length, crc = _CHUNK.unpack_from(data, at)
+        at += _CHUNK.size
+        if length == 0:
+            break
+        chunk = data[at : at + length]
+        if len(chunk) < length or zlib.crc32(chunk) != crc:
+            raise Corruption(f"{path}: chunk {len(chunks)} of this snapshot, at offset {at}, is damaged")
+        chunks.append(chunk)
+        at += length
+    if data[at:] != hashlib.blake2b(data[:at], digest_size=_DIGEST_BYTES).digest():
+        raise Corruption(f"{path}: the digest of this snapshot does not fit")
+    return slot, chunks
+
+
+class Snapshots:
+    """The snapshot files of one directory."""
+
+    def __init__(self, fs: FileSystem, directory: str, cell_id: bytes) -> None:
+        self._fs = fs
+        self._directory = directory
+        self._cell_id = cell_id
+        self._writer: SnapshotWriter | None = None
+        self._open: tuple[Slot, File] | None = None
+        if fs.exists(join(directory, TEMPORARY)):
+            fs.unlink(join(directory, TEMPORARY))
+
+    def slots(self) -> list[Slot]:
+        """The slots of the stored snapshots, rising."""
+        names = self._fs.list_dir(self._directory)
+        return sorted(int(n[9:25], 16) for n in names if n.startswith("snapshot-") and n.endswith(".snap"))
+
+    def load(self, slot: Slot) -> list[bytes]:
+        """The chunks of a stored snapshot.
+
+        Raises:
+            Corruption: it is damaged.
+        """
+        path = join(self._directory, NAME.format(slot))
+        file = self._fs.open(path)
+        try:
+            found, chunks = parse_snapshot(file.pread(0, file.size()), self._cell_id, path)
+        finally:
+            file.close()
+        if found != slot:
+            raise Corruption(f"{path} holds the snapshot of slot {found}")
+        return chunks
+
+    def begin(self, slot: Slot) -> None:
+        """Start writing a snapshot."""
+        self.abort()
+        self._writer = SnapshotWriter(self._fs, self._directory, self._cell_id, slot)
+
+    def write(self, chunk: bytes) -> None:
+        """Add a chunk to the one that was begun."""
+        invariant(self._writer is not None, "a snapshot is begun before it is written")
+        if self._writer is not None:
+            self._writer.write(chunk)
+
+    def commit(self) -> Slot:
+        """Make the one that was begun durable; returns its slot."""
+        writer, self._writer = self._writer, None
+        invariant(writer is not None, "a snapshot is begun before it is committed")
+        assert writer is not None
+        writer.commit()
+        return writer.slot
+
+    def abort(self) -> None:
+        """Forget the one that was begun."""
+        if self._writer is not None:
+            self._writer.abort()
+            self._writer = None
+
+    def install(self, slot: Slot, chunks: Iterable[bytes]) -> None:
+        """Store a snapshot that came from elsewhere."""
+        self.begin(slot)
+        for chunk in chunks:
+            self.write(chunk)
+        self.commit()
+
+    def read(self, slot: Slot, offset: int, bytes_max: int) -> tuple[bytes, int]:
+        """Raw bytes of a stored file, and its length; nothing when it is not stored any more."""
+        if self._open is not None and self._open[0] != slot:
+            self._open[1].close()
+            self._open = None
+        if self._open is None:
+            path = join(self._directory, NAME.format(slot))
+            if not self._fs.exists(path):
+                return b"", 0
+            self._open = (slot, self._fs.open(path))
+        file = self._open[1]
+        return file.pread(offset, bytes_max), file.size()
+
+    def prune(self) -> Slot:
+        """Delete all but the newest; returns the slot of the oldest kept, or 0."""
+        slots = self.slots()
+        for slot in slots[:-KEPT]:
+            if self._open is not None and self._open[0] == slot:
+                self._open[1].close()
+                self._open = None
+            self._fs.unlink(join(self._directory, NAME.format(slot)))
+        if len(slots) > KEPT:
+            self._fs.sync_dir(self._directory)
+        return slots[-KEPT] if len(slots) >= KEPT else 0

@@ -1,0 +1,263 @@
+"""Everything durable of one replica: identity, log and snapshots, behind one door.
+
+All calls block and come from one thread. After an error of the active segment the store is dead: a failed
+sync may have dropped what it was to write, so that trying again would report success for lost data.
+Ref: Rebello et al. 2020 (after a failed fsync pages are marked clean).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from synod.base import Ballot, Corruption, DataDirError, Entry, NoSpace, Slot, StorageError
+
+from ._files import FileSystem, join
+from ._identity import LOCK, Identity, load_identity, raise_boot_count
+from ._log import Log
+from ._snapshots import NAME, Snapshots, parse_snapshot
+
+SEGMENT_BYTES: Final = 16 << 20
+"""Zero-filling and syncing this much takes some ten milliseconds, and it holds four thousand small groups."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreOptions:
+    """Sizes in bytes."""
+
+    segment_bytes: int = SEGMENT_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What the disk held at the start.
+
+    Args:
+        promised: the highest ballot promised.
+        entries: the highest ballot per slot past the snapshot.
+        chosen_mark: everything up to here was known chosen.
+        log_start: everything up to here is only in the snapshot.
+        unknown: slots past the snapshot whose record is rotten.
+        snapshot_slot: the slot of the snapshot that `snapshot_chunks` gives; 0 without one.
+        peers: what the last sync group said about the peers' disks.
+    """
+
+    promised: Ballot
+    entries: tuple[Entry, ...]
+    chosen_mark: Slot
+    log_start: Slot
+    unknown: frozenset[Slot]
+    snapshot_slot: Slot
+    peers: bytes
+    warnings: tuple[str, ...] = ()
+
+
+class Store:
+    """The disk of one replica. Made by `open`."""
+
+    def __init__(self, fs: FileSystem, directory: str, identity: Identity, options: StoreOptions) -> None:
+        self._fs = fs
+        self._directory = directory
+        self.identity = identity
+        self._cell_id = bytes.fromhex(identity.cell_id)
+        self._dead: str | None = None
+        self._lock = fs.lock(join(directory, LOCK))
+        try:
+            self.boot = raise_boot_count(fs, directory)
+            self._nonces = 0
+            self._snapshots = Snapshots(fs, directory, self._cell_id)
+            self._log = Log(
+                fs,
+                directory,
+                cell_id=self._cell_id,
+                replica=identity.replica_id,
+                incarnation=identity.incarnation,
+                configuration=identity.configuration.digest(),
+                segment_bytes=options.segment_bytes,
+                draw_nonce=self._draw_nonce,
+            )
+            self._chunks, self.snapshot_slot, warnings = self._best_snapshot()
+            self.recovered = Recovered(
+                promised=self._log.promised,
+                entries=self._log.entries(self.snapshot_slot),
+                chosen_mark=max(self._log.chosen_mark, self.snapshot_slot),
+                log_start=self.log_start,
+                unknown=frozenset(slot for slot in self._log.unknown if slot > self.snapshot_slot),
+                snapshot_slot=self.snapshot_slot,
+                peers=self._log.peers,
+                warnings=(*warnings, *self._log.unknown.values()),
+            )
+        except BaseException:
+            self._lock.close()
+            raise
+
+    @classmethod
+    def open(
+        cls,
+        fs: FileSystem,
+        directory: str,
+        *,
+        cell_id: str,
+        replica_id: int,
+        options: StoreOptions | None = None,
+    ) -> Store:
+        """Open a formatted directory, lock it, count the start, and read what it holds.
+
+        Raises:
+            DataDirError: unformatted, another replica's or cell's, of a newer version, not writable, or in use.
+            Corruption: something was durable once and is gone or damaged; the text names file and record.
+            StorageError: the disk failed.
+        """
+        if not fs.exists(directory):
+            raise DataDirError(f"{directory} does not exist; `synod format CONFIG` makes and formats it, once")
+        identity = load_identity(fs, directory)
+        if identity.cell_id != cell_id:
+            raise DataDirError(
+                f"{directory} belongs to the cell {identity.cell_id}, the config names the cell {cell_id}; "
+                f"check data_dir and cell_id"
+            )
+        if identity.replica_id != replica_id:
+            raise DataDirError(
+                f"{directory} belongs to replica {identity.replica_id}, the config is that of replica {replica_id}; "
+                f"check data_dir and id"
+            )
+        return cls(fs, directory, identity, options or StoreOptions())
+
+    def _draw_nonce(self) -> bytes:
+        """The boot count and a counter: never drawn before in this directory, and no chance needed."""
+        self._nonces += 1
+        return (self.boot << 24 | self._nonces).to_bytes(8, "big")
+
+    def _best_snapshot(self) -> tuple[list[bytes], Slot, list[str]]:
+        """The newest good snapshot that the log reaches back to."""
+        slots = self._snapshots.slots()
+        warnings: list[str] = []
+        for slot in reversed(slots):
+            try:
+                chunks = self._snapshots.load(slot)
+            except Corruption as damage:
+                warnings.append(str(damage))
+                continue
+            if slot == slots[-1] or self._log.first_slot(slots[-1]) <= slot + 1:
+                return chunks, slot, warnings
+        if slots:
+            raise Corruption(f"{warnings[0]}, and no older one is complete; replace the replica from its peers")
+        return [], 0, warnings
+
+    # -- the log -------------------------------------------------------------------------------------------
+
+    def append(self, *, promised: Ballot, chosen_mark: Slot, entries: Sequence[Entry], peers: bytes = b"") -> None:
+        """Write one sync group, not durably yet.
+
+        Raises:
+            NoSpace: there is no room for the next segment; nothing was written, and it may be tried again.
+            StorageError: the active segment failed; the store is dead.
+        """
+        self._alive()
+        try:
+            self._log.append(promised=promised, chosen_mark=chosen_mark, entries=entries, peers=peers)
+        except NoSpace:
+            raise
+        except StorageError as failure:
+            self._dead = str(failure)
+            raise
+
+    def sync(self) -> None:
+        """Make everything appended durable.
+
+        Raises:
+            StorageError: it failed; the store is dead, and what was appended may be lost.
+        """
+        self._alive()
+        try:
+            self._log.sync()
+        except StorageError as failure:
+            self._dead = str(failure)
+            raise
+
+    def prepare(self) -> None:
+        """Have the next segment ready before it is needed.
+
+        Raises:
+            NoSpace: there is no room; the store lives on while the active segment has some.
+        """
+        self._alive()
+        self._log.prepare()
+
+    def read(self, from_slot: Slot, bytes_max: int) -> list[Entry]:
+        """Entries of the log from a slot on, without a gap, at least one if there is one.
+
+        Raises:
+            Corruption: a record is damaged; the text names it.
+        """
+        return self._log.read(from_slot, bytes_max)
+
+    @property
+    def log_start(self) -> Slot:
+        """Everything up to here is only in the snapshot: the log has every slot after it, up to the snapshot's."""
+        return self._log.first_slot(self.snapshot_slot) - 1
+
+    @property
+    def log_bytes(self) -> int:
+        """What the log takes on the disk."""
+        return self._log.bytes
+
+    def _alive(self) -> None:
+        if self._dead is not None:
+            raise StorageError(f"the disk failed before ({self._dead}); the replica must stop")
+
+    # -- snapshots -----------------------------------------------------------------------------------------
+
+    def snapshot_chunks(self) -> Iterator[bytes]:
+        """The chunks of the snapshot at `snapshot_slot`, in order; none without one."""
+        chunks, self._chunks = self._chunks, []
+        if not chunks and self.snapshot_slot:
+            chunks = self._snapshots.load(self.snapshot_slot)
+        yield from chunks
+
+    def snapshot_begin(self, slot: Slot) -> None:
+        """Start writing this replica's own snapshot of a slot."""
+        self._snapshots.begin(slot)
+
+    def snapshot_write(self, chunk: bytes) -> None:
+        """Add a chunk."""
+        self._snapshots.write(chunk)
+
+    def snapshot_commit(self) -> None:
+        """Make it durable; then older snapshots and the log behind the older kept one are deleted."""
+        self.snapshot_slot = max(self.snapshot_slot, self._snapshots.commit())
+        self._log.trim(self._snapshots.prune())
+
+    def snapshot_abort(self) -> None:
+        """Forget the one that was begun."""
+        self._snapshots.abort()
+
+    def snapshot_read(self, slot: Slot, offset: int, bytes_max: int) -> tuple[bytes, int]:
+        """Raw bytes of a snapshot's file and its length, for a peer; nothing when it is gone."""
+        return self._snapshots.read(slot, offset, bytes_max)
+
+    def install_file(self, slot: Slot, file: bytes, *, promised: Ballot) -> None:
+        """Take a peer's snapshot file over: everything at or below its slot is replaced.
+
+        The log is kept: what was accepted past the slot is still accepted, and no promise is forgotten.
+
+        Raises:
+            Corruption: the file is damaged or of another cell or slot; nothing was changed.
+        """
+        found, chunks = parse_snapshot(file, self._cell_id, join(self._directory, NAME.format(slot)))
+        if found != slot:
+            raise Corruption(f"the peer's snapshot is of slot {found} and not of slot {slot}")
+        # The promise goes into the log first, so that trimming cannot lose it.
+        self.append(promised=promised, chosen_mark=self._log.chosen_mark, entries=(), peers=self._log.peers)
+        self.sync()
+        self._snapshots.install(slot, chunks)
+        self._chunks = chunks
+        self.snapshot_slot = slot
+        self._snapshots.prune()
+        self._log.trim(slot)
+
+    def close(self) -> None:
+        """Let go of everything; nothing is written."""
+        self._log.close()
+        self._lock.close()

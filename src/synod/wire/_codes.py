@@ -1,0 +1,114 @@
+"""The numbers of the ZooKeeper client protocol: one flat table.
+
+Ref: Apache ZooKeeper 3.8, `zookeeper.jute`, `ZooDefs`, `KeeperException`, `Watcher`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+OP_NOTIFICATION: Final = 0
+OP_CREATE: Final = 1
+OP_DELETE: Final = 2
+OP_EXISTS: Final = 3
+OP_GET_DATA: Final = 4
+OP_SET_DATA: Final = 5
+OP_GET_ACL: Final = 6
+OP_SET_ACL: Final = 7
+OP_GET_CHILDREN: Final = 8
+OP_SYNC: Final = 9
+OP_PING: Final = 11
+OP_GET_CHILDREN2: Final = 12
+OP_CHECK: Final = 13
+OP_MULTI: Final = 14
+OP_CREATE2: Final = 15
+OP_RECONFIG: Final = 16
+OP_CHECK_WATCHES: Final = 17
+OP_REMOVE_WATCHES: Final = 18
+OP_CREATE_CONTAINER: Final = 19
+OP_CREATE_TTL: Final = 21
+OP_MULTI_READ: Final = 22
+OP_AUTH: Final = 100
+OP_SET_WATCHES: Final = 101
+OP_SASL: Final = 102
+OP_GET_EPHEMERALS: Final = 103
+OP_GET_ALL_CHILDREN_NUMBER: Final = 104
+OP_SET_WATCHES2: Final = 105
+OP_ADD_WATCH: Final = 106
+OP_WHO_AM_I: Final = 107
+OP_CREATE_SESSION: Final = -10
+OP_CLOSE_SESSION: Final = -11
+OP_ERROR: Final = -1
+
+OP_EXTENSION: Final = 900
+"""Reserved: synod's envelope {version, tagged options, inner frame}; operations of its own begin at 901."""
+
+XID_NOTIFICATION: Final = -1
+XID_PING: Final = -2
+XID_AUTH: Final = -4
+XID_SET_WATCHES: Final = -8
+
+OK: Final = 0
+ERR_SYSTEM: Final = -1
+ERR_RUNTIME_INCONSISTENCY: Final = -2
+ERR_MARSHALLING: Final = -5
+ERR_UNIMPLEMENTED: Final = -6
+ERR_BAD_ARGUMENTS: Final = -8
+ERR_NO_NODE: Final = -101
+ERR_NO_AUTH: Final = -102
+ERR_BAD_VERSION: Final = -103
+ERR_NO_CHILDREN_FOR_EPHEMERALS: Final = -108
+ERR_NODE_EXISTS: Final = -110
+ERR_NOT_EMPTY: Final = -111
+ERR_SESSION_EXPIRED: Final = -112
+ERR_INVALID_ACL: Final = -114
+ERR_AUTH_FAILED: Final = -115
+ERR_SESSION_MOVED: Final = -118
+ERR_NOT_READ_ONLY: Final = -119
+ERR_NO_WATCHER: Final = -121
+
+EVENT_NONE: Final = -1
+EVENT_CREATED: Final = 1
+EVENT_DELETED: Final = 2
+EVENT_DATA_CHANGED: Final = 3
+EVENT_CHILDREN_CHANGED: Final = 4
+
+STATE_DISCONNECTED: Final = 0
+STATE_SYNC_CONNECTED: Final = 3
+STATE_EXPIRED: Final = -112
+
+CREATE_PERSISTENT: Final = 0
+CREATE_EPHEMERAL: Final = 1
+CREATE_SEQUENTIAL: Final = 2
+CREATE_EPHEMERAL_SEQUENTIAL: Final = 3
+CREATE_CONTAINER: Final = 4
+
+PERM_READ: Final = 1
+PERM_WRITE: Final = 2
+PERM_CREATE: Final = 4
+PERM_DELETE: Final = 8
+PERM_ADMIN: Final = 16
+PERM_ALL: Final = 31
+
+WATCH_PERSISTENT: Final = 0
+WATCH_PERSISTENT_RECURSIVE: Final = 1
+
+FRAME_BYTES_MAX: Final = 1_048_575
+"""ZooKeeper's default `jute.maxbuffer`, 0xfffff: what clients expect, and where they split."""
+
+WRITE_OPS: Final = frozenset(
+    {
+        OP_CHECK,
+        OP_CLOSE_SESSION,
+        OP_CREATE,
+        OP_CREATE2,
+        OP_CREATE_CONTAINER,
+        OP_CREATE_TTL,
+        OP_DELETE,
+        OP_MULTI,
+        OP_RECONFIG,
+        OP_SET_ACL,
+        OP_SET_DATA,
+    }
+)
+"""Operations that change the state, and so go through the log."""
