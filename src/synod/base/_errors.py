@@ -216,7 +216,7 @@ class LockLost(OutcomeUnknown):
     """
 
 
-def _leaves(root: type[NotApplied] | type[OutcomeUnknown]) -> dict[int, type[SynodError]]:
+def _leaves(root: type[NotApplied | OutcomeUnknown]) -> dict[int, type[SynodError]]:
     found: dict[int, type[SynodError]] = {}
     for leaf in root.__subclasses__():
         if "code" in leaf.__dict__:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from synod.base import Ballot, Entry, RemoteProtocolError, Slot
+from synod.base import Ballot, Entry, RemoteProtocolError
 
 from ._messages import (
     Accept,

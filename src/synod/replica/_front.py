@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from synod.base import Micros, ReplicaId, invariant
+from synod.base import Micros, RemoteProtocolError, ReplicaId, invariant
 from synod.tree import Tree, encode_attach, encode_auth, encode_create_session, encode_slice
 from synod.wire import (
     ERR_AUTH_FAILED,
@@ -40,7 +40,6 @@ from synod.wire import (
     decode_connect_request,
     encode_connect_response,
 )
-from synod.base import RemoteProtocolError
 
 from ._connection import AHEAD, ATTACHING, CLOSED, NEW, OPEN, Connection, Reads
 from ._options import FRAME_BYTES_MAX, GROUP_BYTES_MAX, ReplicaOptions
@@ -432,7 +431,7 @@ class Front:
         return c.out
 
     def opened(self, conn: int, session: int, attach_epoch: int, timeout_ms: int) -> None:
-        """A session of this replica's was created or attached; session 0 means: it is over, or the password is wrong."""
+        """A session was created or attached here; session 0 means: it is over, or the password is wrong."""
         c = self.connections.get(conn)
         if c is None or c.state != ATTACHING:
             return

@@ -82,13 +82,26 @@ DIGEST_ZNODES_PER_TURN: Final = 500
 class Recovered(Protocol):
     """What the log gave back at start; `storage.Recovered` is one."""
 
-    promised: Ballot
-    entries: tuple[Entry, ...]
-    chosen_mark: Slot
-    log_start: Slot
-    unknown: frozenset[Slot]
-    snapshot_slot: Slot
-    peers: bytes
+    @property
+    def promised(self) -> Ballot: ...
+
+    @property
+    def entries(self) -> tuple[Entry, ...]: ...
+
+    @property
+    def chosen_mark(self) -> Slot: ...
+
+    @property
+    def log_start(self) -> Slot: ...
+
+    @property
+    def unknown(self) -> frozenset[Slot]: ...
+
+    @property
+    def snapshot_slot(self) -> Slot: ...
+
+    @property
+    def peers(self) -> bytes: ...
 
 
 class Replica:
@@ -408,6 +421,11 @@ class Replica:
         self._now = now
         self.paxos.hand_over(now)
 
+    def abstain(self, abstaining: bool, now: Micros) -> None:
+        """There is no room to write, or there is again: until then this replica takes no part in ballots."""
+        self._now = now
+        self.paxos.abstain(abstaining, now)
+
     # -- the cycle ---------------------------------------------------------------------------------------
 
     def ready(self) -> Ready:
@@ -491,7 +509,7 @@ class Replica:
 
     def _report_digest(self) -> None:
         slot = self._digest_reported = self.tree.digest_slot
-        digest = self.tree.digest.to_bytes(16, "big")
+        digest = self.tree.digest().to_bytes(16, "big")
         for peer in self._connected:
             self._send(peer, DigestReport(slot, digest))
         self._judge(self._board.report(self.id, slot, digest))
@@ -812,7 +830,7 @@ class Replica:
             "applied_slot": tree.slot,
             "chosen_slot": paxos.chosen_mark,
             "zxid": tree.zxid,
-            "digest": tree.digest.to_bytes(16, "big").hex(),
+            "digest": tree.digest().to_bytes(16, "big").hex(),
             "digest_slot": tree.digest_slot,
             "sessions": len(tree.sessions),
             "connections": len(self.front.connections),

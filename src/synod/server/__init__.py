@@ -1,0 +1,24 @@
+"""The asyncio host of one replica: sockets, the disk thread, timers, configuration, admin HTTP.
+
+May import replica, storage, wire, base; third-party packages lazily. Read `_host.Host._flush` first.
+"""
+
+from __future__ import annotations
+
+from ._config import Address, Config, Limits, apply_override, load_config, parse_config
+from ._host import Host, is_compiled
+from ._run import Server, event_loop, serve
+
+__all__ = [
+    "Address",
+    "Config",
+    "Host",
+    "Limits",
+    "Server",
+    "apply_override",
+    "event_loop",
+    "is_compiled",
+    "load_config",
+    "parse_config",
+    "serve",
+]

@@ -5,11 +5,13 @@ The `readOnly` byte is absent from clients up to ZooKeeper 3.3, and then from th
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
+from ._codes import OP_AUTH
 from ._jute import Reader, pack_bool, pack_buffer, pack_int, pack_long, pack_string
 
-PASSWORD_BYTES = 16
+PASSWORD_BYTES: Final = 16
+PROTOCOL_VERSION: Final = 0
 
 
 class ConnectRequest(NamedTuple):
@@ -32,10 +34,19 @@ class ConnectResponse(NamedTuple):
 
 
 class AuthRequest(NamedTuple):
-    """Credentials of a scheme."""
+    """Credentials of a scheme; sent with XID_AUTH."""
 
     scheme: str
     auth: bytes
+
+    @property
+    def op(self) -> int:
+        """Its operation code."""
+        return OP_AUTH
+
+    def encode(self) -> bytes:
+        """The record: a type that is always 0, the scheme, the credentials."""
+        return pack_int(0) + pack_string(self.scheme) + pack_buffer(self.auth)
 
 
 def encode_connect_request(request: ConnectRequest) -> bytes:
@@ -85,17 +96,20 @@ def decode_connect_response(data: bytes) -> ConnectResponse:
     return ConnectResponse(timeout_ms, session, password, reader.take_bool() if reader.left else None)
 
 
-def encode_auth_request(scheme: str, auth: bytes) -> bytes:
-    """The record of an authentication packet."""
-    return pack_int(0) + pack_string(scheme) + pack_buffer(auth)
+def decode_auth(reader: Reader) -> AuthRequest:
+    """Read an authentication packet.
+
+    Raises:
+        RemoteProtocolError: malformed.
+    """
+    reader.take_int()
+    return AuthRequest(reader.take_string(), reader.take_buffer() or b"")
 
 
 def decode_auth_request(data: bytes) -> AuthRequest:
-    """The inverse of `encode_auth_request`.
+    """Read an authentication packet's record.
 
     Raises:
-        RemoteProtocolError: the bytes are no authentication packet.
+        RemoteProtocolError: malformed.
     """
-    reader = Reader(data)
-    reader.take_int()
-    return AuthRequest(reader.take_string(), reader.take_buffer() or b"")
+    return decode_auth(Reader(data))

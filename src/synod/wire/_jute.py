@@ -6,25 +6,40 @@ A `Reader` never looks past the end of its bytes, and raises RemoteProtocolError
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import Final
 
-from synod.base import RemoteProtocolError
+from synod.base import LocalProtocolError, RemoteProtocolError
 
 _INT: Final = struct.Struct(">i")
 _LONG: Final = struct.Struct(">q")
 
-STRINGS_MAX: Final = 1_048_576
-"""A vector cannot have more members than a frame has bytes."""
+NULL: Final = _INT.pack(-1)
+"""The length of a buffer, string or vector that is not there."""
 
 
 def pack_int(value: int) -> bytes:
-    """A signed 32-bit integer."""
-    return _INT.pack(value)
+    """A signed 32-bit integer.
+
+    Raises:
+        LocalProtocolError: it does not fit; nothing was sent.
+    """
+    try:
+        return _INT.pack(value)
+    except struct.error as broken:
+        raise LocalProtocolError(f"{value} does not fit the protocol's 32 bits; nothing was sent") from broken
 
 
 def pack_long(value: int) -> bytes:
-    """A signed 64-bit integer."""
-    return _LONG.pack(value)
+    """A signed 64-bit integer.
+
+    Raises:
+        LocalProtocolError: it does not fit; nothing was sent.
+    """
+    try:
+        return _LONG.pack(value)
+    except struct.error as broken:
+        raise LocalProtocolError(f"{value} does not fit the protocol's 64 bits; nothing was sent") from broken
 
 
 def pack_bool(value: bool) -> bytes:
@@ -34,17 +49,27 @@ def pack_bool(value: bool) -> bytes:
 
 def pack_buffer(value: bytes | None) -> bytes:
     """A buffer behind its length; None is null."""
-    return _INT.pack(-1) if value is None else _INT.pack(len(value)) + value
+    return NULL if value is None else _INT.pack(len(value)) + value
 
 
 def pack_string(value: str | None) -> bytes:
-    """A string in UTF-8 behind its length; None is null."""
-    return pack_buffer(None if value is None else value.encode())
+    """A string in UTF-8 behind its length; None is null.
+
+    Raises:
+        LocalProtocolError: it holds half a surrogate pair; nothing was sent.
+    """
+    if value is None:
+        return NULL
+    try:
+        data = value.encode()
+    except UnicodeEncodeError as broken:
+        raise LocalProtocolError(f"a string cannot be encoded: {broken}; nothing was sent") from broken
+    return _INT.pack(len(data)) + data
 
 
-def pack_strings(values: list[str] | tuple[str, ...]) -> bytes:
+def pack_strings(values: Sequence[str]) -> bytes:
     """A vector of strings."""
-    return _INT.pack(len(values)) + b"".join(pack_string(value) for value in values)
+    return _INT.pack(len(values)) + b"".join([pack_string(value) for value in values])
 
 
 class Reader:
@@ -96,9 +121,26 @@ class Reader:
         self.at += length
         return self.data[self.at - length : self.at]
 
+    def take_bytes(self, count: int) -> bytes:
+        """Exactly so many bytes, without a length before them."""
+        if count < 0 or count > len(self.data) - self.at:
+            raise RemoteProtocolError(f"a record ends within {count} bytes")
+        self.at += count
+        return self.data[self.at - count : self.at]
+
+    def take_rest(self) -> bytes:
+        """Everything up to the end."""
+        return self.take_bytes(self.left)
+
     def take_string(self) -> str:
         """The next string; a null one is empty."""
-        value = self.take_buffer() or b""
+        return self.take_string_or_null() or ""
+
+    def take_string_or_null(self) -> str | None:
+        """The next string; None when it is null."""
+        value = self.take_buffer()
+        if value is None:
+            return None
         try:
             return value.decode()
         except UnicodeDecodeError as broken:
@@ -106,7 +148,7 @@ class Reader:
 
     def take_strings(self) -> tuple[str, ...]:
         """The next vector of strings; a null one is empty."""
-        return tuple(self.take_string() for _ in range(self.take_count(4)))
+        return tuple([self.take_string() for _ in range(self.take_count(4))])
 
     def take_count(self, member_bytes_min: int) -> int:
         """The length of the next vector, which its members must be able to fill."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from synod.base import BadArguments
+
 
 def path_problem(path: str, *, sequential: bool = False) -> str | None:
     """What is wrong with a path, or None.
@@ -43,6 +45,12 @@ def _character_problem(path: str) -> str | None:
     return None
 
 
-def validate_path(path: str, *, sequential: bool = False) -> bool:
-    """Whether a path may name a znode."""
-    return path_problem(path, sequential=sequential) is None
+def validate_path(path: str, *, sequential: bool = False) -> None:
+    """Refuse what cannot name a znode.
+
+    Raises:
+        BadArguments: the sentence says what is wrong; nothing was sent.
+    """
+    problem = path_problem(path, sequential=sequential)
+    if problem is not None:
+        raise BadArguments(f"{problem}: {path!r}; nothing was sent, correct the path")

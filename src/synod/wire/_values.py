@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from ._codes import PERM_ALL
+from ._codes import PERM_ALL, PERM_READ
 from ._jute import Reader, pack_int, pack_string
 
 _STAT: Final = struct.Struct(">qqqqiiiqiiq")
@@ -33,16 +34,27 @@ class Stat(NamedTuple):
     @classmethod
     def take(cls, reader: Reader) -> Stat:
         """Read one from a record."""
-        data = reader.data[reader.at : reader.at + _STAT.size]
-        if len(data) < _STAT.size:
-            reader.at = len(reader.data)
-            reader.take_bool()  # raises: the record ends within the stat
-        reader.at += _STAT.size
-        return cls(*_STAT.unpack(data))
+        return cls(*_STAT.unpack(reader.take_bytes(_STAT.size)))
+
+
+class Id(NamedTuple):
+    """An identity: a scheme (`world`, `digest`, `ip`, ...) and who within it."""
+
+    scheme: str
+    id: str
+
+    def encode(self) -> bytes:
+        """The bytes of the protocol."""
+        return pack_string(self.scheme) + pack_string(self.id)
+
+    @classmethod
+    def take(cls, reader: Reader) -> Id:
+        """Read one from a record."""
+        return cls(reader.take_string(), reader.take_string())
 
 
 class ACL(NamedTuple):
-    """One entry of an access control list: who may do what."""
+    """One entry of an access control list: who may do what (`perms` is a sum of PERM_*)."""
 
     perms: int
     scheme: str
@@ -60,16 +72,20 @@ class ACL(NamedTuple):
 
 OPEN_ACL: Final = (ACL(PERM_ALL, "world", "anyone"),)
 """Everybody may do everything."""
+READ_ACL: Final = (ACL(PERM_READ, "world", "anyone"),)
+"""Everybody may read."""
+CREATOR_ACL: Final = (ACL(PERM_ALL, "auth", ""),)
+"""Only the identities that the creating session has authenticated may do anything."""
 
 
-def pack_acls(acls: tuple[ACL, ...]) -> bytes:
+def pack_acls(acls: Sequence[ACL]) -> bytes:
     """A vector of ACL entries."""
-    return pack_int(len(acls)) + b"".join(acl.encode() for acl in acls)
+    return pack_int(len(acls)) + b"".join([acl.encode() for acl in acls])
 
 
 def take_acls(reader: Reader) -> tuple[ACL, ...]:
     """Read a vector of ACL entries."""
-    return tuple(ACL.take(reader) for _ in range(reader.take_count(12)))
+    return tuple([ACL.take(reader) for _ in range(reader.take_count(12))])
 
 
 class WatcherEvent(NamedTuple):

@@ -1,0 +1,72 @@
+"""Client connections: a protocol object each, and no task, future or lock per request."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final, cast
+
+from ._words import ANSWERED, REFUSED, answer
+
+if TYPE_CHECKING:
+    from ._host import Host
+
+TELNET_CLOSE: Final = 4
+
+
+class ClientConnection(asyncio.Protocol):
+    """One client: bytes in to the replica, bytes out from it."""
+
+    __slots__ = ("_greeted", "_head", "_host", "address", "conn", "opened_at", "transport")
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._head = b""
+        self._greeted = False
+        self.conn = 0
+        self.address = ""
+        self.opened_at = 0.0
+        self.transport: asyncio.Transport | None = None
+
+    @property
+    def greeted(self) -> bool:
+        """Whether the client has begun to speak the protocol."""
+        return self._greeted
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the connection in, unless there are too many."""
+        self.transport = cast("asyncio.Transport", transport)
+        peer = transport.get_extra_info("peername")
+        self.address = str(peer[0]) if isinstance(peer, tuple) else ""
+        transport.set_write_buffer_limits(high=self._host.config.limits.write_buffer_bytes)  # type: ignore[attr-defined]
+        self._host.client_connected(self)
+
+    def data_received(self, data: bytes) -> None:
+        """The hot path: hand the bytes on and wake the replica once per turn of the loop."""
+        if self._greeted:
+            self._host.client_data(self.conn, data)
+            return
+        data = self._head + data
+        if len(data) < TELNET_CLOSE:
+            self._head = data
+            return
+        self._head = b""
+        word = data[:4]
+        if word in ANSWERED or word in REFUSED:
+            if self.transport is not None:
+                self.transport.write(answer(word, self._host.status()))
+                self.transport.close()
+            return
+        self._greeted = True
+        self._host.client_data(self.conn, data)
+
+    def pause_writing(self) -> None:
+        """The client does not read what it is sent: it must not cost memory without end."""
+        self._host.abuse(
+            "slow reader", f"the client {self.address} does not read its replies; its connection is closed"
+        )
+        if self.transport is not None:
+            self.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 -- the protocol's signature
+        """The connection is gone."""
+        self._host.client_lost(self)

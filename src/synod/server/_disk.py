@@ -1,0 +1,191 @@
+"""The disk thread: the one place where a replica blocks.
+
+It is fed by a queue and answers on the event loop. Writes that waited together share one sync: that is
+group commit. An error of the active segment is reported once and ends the thread; the process stops.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+from synod.base import Corruption, NoSpace, Slot, StorageError
+from synod.replica import DiskWrite, LogRead, SnapshotInstall, SnapshotRead, SnapshotWrite
+from synod.storage import Store
+
+ROOM_RETRY_S: Final = 0.5
+"""With a full disk, so often it is tried whether there is room again."""
+
+Job = DiskWrite | LogRead | SnapshotWrite | SnapshotRead | SnapshotInstall | None
+
+
+class DiskEvents:
+    """What the disk thread reports; each is called on the event loop."""
+
+    def persisted(self, write_id: int, seconds: float, writes: int) -> None:
+        """Everything up to this write is durable; the sync took `seconds` for `writes` writes."""
+
+    def log_read(self, request: LogRead, entries: list) -> None:  # type: ignore[type-arg]
+        """Entries were read."""
+
+    def snapshot_saved(self, slot: Slot, log_start: Slot) -> None:
+        """Our own snapshot is durable."""
+
+    def snapshot_read(self, request: SnapshotRead, data: bytes, total: int) -> None:
+        """Bytes of a stored snapshot."""
+
+    def snapshot_installed(self, slot: Slot, chunks: list[bytes]) -> None:
+        """A peer's snapshot is durable here."""
+
+    def snapshot_refused(self, reason: str) -> None:
+        """A peer's snapshot is damaged."""
+
+    def room(self, has_room: bool, reason: str) -> None:
+        """The disk is full, or has room again."""
+
+    def failed(self, reason: str) -> None:
+        """The disk failed: the replica must stop at once."""
+
+
+class DiskThread:
+    """Runs a `Store`.
+
+    Args:
+        store: opened; used by this thread alone from `start` on.
+        events: where to report.
+        call: runs a function on the event loop, from any thread.
+    """
+
+    def __init__(self, store: Store, events: DiskEvents, call: Callable[..., object]) -> None:
+        self._store = store
+        self._events = events
+        self._call = call
+        self._queue: queue.SimpleQueue[Job] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="synod-disk", daemon=True)
+        self._stopping = False
+        self._full = False
+        self.log_bytes = store.log_bytes
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def submit(self, job: Job) -> None:
+        """Queue a job; writes are made durable in the order in which they were queued."""
+        self._queue.put(job)
+
+    def stop(self) -> None:
+        """Finish what is queued, then end; waits for the thread."""
+        self._stopping = True
+        self._queue.put(None)
+        if self._thread.is_alive():
+            self._thread.join(timeout=10)
+
+    def _run(self) -> None:
+        try:
+            self._serve()
+        except StorageError as failure:
+            self._call(self._events.failed, str(failure))
+        except BaseException as failure:  # whatever it is, a replica without its disk must not go on
+            self._call(self._events.failed, f"the disk thread died: {failure!r}")
+            raise
+
+    def _serve(self) -> None:
+        self._prepare()
+        while True:
+            try:
+                jobs = [self._queue.get(timeout=ROOM_RETRY_S if self._full else None)]
+            except queue.Empty:
+                self._prepare()
+                continue
+            while True:
+                try:
+                    jobs.append(self._queue.get_nowait())
+                except queue.Empty:
+                    break
+            writes: list[DiskWrite] = []
+            for job in jobs:
+                if isinstance(job, DiskWrite):
+                    writes.append(job)
+                    continue
+                self._write(writes)
+                writes = []
+                if job is None:
+                    return
+                self._other(job)
+            self._write(writes)
+            self._prepare()
+
+    def _write(self, writes: list[DiskWrite]) -> None:
+        """Append and sync once for all writes that waited."""
+        if not writes:
+            return
+        began = time.perf_counter()
+        for write in writes:
+            self._append(write)
+        self._store.sync()
+        self._call(self._events.persisted, writes[-1].id, time.perf_counter() - began, len(writes))
+
+    def _append(self, write: DiskWrite) -> None:
+        while True:
+            try:
+                self._store.append(
+                    promised=write.promised, chosen_mark=write.chosen_mark, entries=write.entries, peers=write.peers
+                )
+            except NoSpace as full:
+                # Nothing was written, and nothing that rests on it has left: wait for room.
+                self._say_room(has_room=False, reason=str(full))
+                if self._stopping:
+                    raise
+                time.sleep(ROOM_RETRY_S)
+            else:
+                return
+
+    def _prepare(self) -> None:
+        try:
+            self._store.prepare()
+        except NoSpace as full:
+            self._say_room(has_room=False, reason=str(full))
+        else:
+            self._say_room(has_room=True, reason="")
+        self.log_bytes = self._store.log_bytes
+
+    def _say_room(self, *, has_room: bool, reason: str) -> None:
+        if self._full == has_room:
+            self._full = not has_room
+            self._call(self._events.room, has_room, reason)
+
+    def _other(self, job: LogRead | SnapshotWrite | SnapshotRead | SnapshotInstall) -> None:
+        store, events = self._store, self._events
+        match job:
+            case LogRead():
+                self._call(events.log_read, job, store.read(job.from_slot, job.bytes_max))
+            case SnapshotWrite(slot, chunk, first, last):
+                self._snapshot(slot, chunk, first=first, last=last)
+            case SnapshotRead():
+                self._call(events.snapshot_read, job, *store.snapshot_read(job.slot, job.offset, job.bytes_max))
+            case SnapshotInstall(slot, file, promised):
+                try:
+                    store.install_file(slot, file, promised=promised)
+                except Corruption as damage:
+                    self._call(events.snapshot_refused, str(damage))
+                else:
+                    self._call(events.snapshot_installed, slot, list(store.snapshot_chunks()))
+
+    def _snapshot(self, slot: Slot, chunk: bytes, *, first: bool, last: bool) -> None:
+        store = self._store
+        try:
+            if first:
+                store.snapshot_begin(slot)
+            store.snapshot_write(chunk)
+            if last:
+                store.snapshot_commit()
+        except NoSpace as full:
+            # A snapshot is a convenience; the log is not. Give the room back and try when the log grows on.
+            store.snapshot_abort()
+            self._say_room(has_room=False, reason=str(full))
+        if last:
+            self._call(self._events.snapshot_saved, store.snapshot_slot, store.log_start)

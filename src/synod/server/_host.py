@@ -1,0 +1,457 @@
+"""The asyncio host of one replica: it feeds the core what happens, and does what the core asks for.
+
+One `flush` per turn of the loop: everything that arrived in a turn is one step of the core, and everything
+that leaves for one connection is one write. Read `_flush` first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import random
+import secrets
+import time
+from collections.abc import Callable
+from typing import Final
+
+from synod import __version__
+from synod.base import MILLISECOND, Micros, Rng, Slot
+from synod.replica import LogRead, Ready, Replica, SnapshotRead
+from synod.storage import FileSystem, RealFileSystem, Store, StoreOptions
+from synod.tree import Tree
+
+from ._clients import ClientConnection
+from ._config import Config
+from ._disk import DiskEvents, DiskThread
+from ._metrics import Histogram
+from ._peers import PeerConnection
+
+logger = logging.getLogger("synod.server")
+
+GREETING_S: Final = 10.0
+"""A connection that has not begun to speak after this long is closed."""
+
+SWEEP_S: Final = 1.0
+ABUSE_LOG_S: Final = 10.0
+"""One line of each kind of abuse in so many seconds."""
+
+GC_S: Final = 5.0
+"""So often young garbage is collected and the rest declared permanent: a full collection would stop a replica
+with a million znodes for a third of a second (measured)."""
+
+FLUSH_S: Final = 0.005
+"""After so long in one flush the sockets are looked at first."""
+
+
+def monotonic() -> Micros:
+    """Microseconds of this machine's monotonic clock."""
+    return time.monotonic_ns() // 1000
+
+
+def wall_ms() -> int:
+    """Milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+class Host(DiskEvents):
+    """Everything around one `Replica`.
+
+    Args:
+        config: what the replica was told.
+        fs: the file system; the real one unless given.
+        fresh_zxid: where the zxid of an empty cell starts; in memory it must lie past every earlier cell's.
+        on_stop: called once, with the reason, when the replica must stop.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        on_stop: Callable[[str], None],
+        fs: FileSystem | None = None,
+        fresh_zxid: int = 0,
+        store_options: StoreOptions | None = None,
+    ) -> None:
+        self.config = config
+        self._on_stop = on_stop
+        store = Store.open(
+            fs or RealFileSystem(),
+            config.data_dir,
+            cell_id=config.cell_id,
+            replica_id=config.id,
+            options=store_options,
+        )
+        self._store = store
+        try:
+            recovered = store.recovered
+            for warning in recovered.warnings:
+                logger.warning("%s", warning)
+            configuration = store.identity.configuration
+            if recovered.snapshot_slot:
+                tree = Tree.restore(store.snapshot_chunks())
+            else:
+                tree = Tree(zxid=fresh_zxid, configuration=configuration.encode())
+            self.replica = Replica(
+                id=config.id,
+                configuration=configuration,
+                options=config.options,
+                recovered=recovered,
+                tree=tree,
+                boot=store.boot,
+                rng=_seeded(),
+                draw_secret=secrets.token_bytes,
+                now=monotonic(),
+                wall_ms=wall_ms(),
+            )
+        except BaseException:
+            store.close()
+            raise
+        self._loop = asyncio.get_running_loop()
+        self.disk = DiskThread(store, self, self._from_disk)
+        self._clients: dict[int, ClientConnection] = {}
+        self._per_address: dict[str, int] = {}
+        self._mains: dict[int, PeerConnection] = {}
+        self._bulks: dict[int, PeerConnection] = {}
+        self._next_conn = 0
+        self._flush_due = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0
+        self._abuse: dict[str, float] = {}
+        self._stopped = False
+        self.has_room = True
+        self.received = 0
+        self.sent = 0
+        self.elections: dict[str, int] = {}
+        self.sync_seconds = Histogram((0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.2, 1.0))
+        self.sync_writes = Histogram((1, 2, 4, 8, 16, 64))
+        self.batch_bytes = Histogram((256, 1024, 4096, 16384, 65536, 262144, 1048576))
+        self.loop_lag_seconds = Histogram((0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0))
+
+    def start(self) -> None:
+        """Begin: the disk thread, the timers."""
+        self.disk.start()
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        self._loop.call_later(GC_S, self._collect)
+        self._loop.call_later(SWEEP_S, self._sweep)
+        self.poke()
+
+    def _collect(self) -> None:
+        gc.collect(0)
+        gc.freeze()
+        if not self._stopped:
+            self._loop.call_later(GC_S, self._collect)
+
+    async def stop(self) -> None:
+        """Hand over if this replica leads, then let everything go."""
+        if not self._stopped and self.replica.paxos.role == "leader" and len(self.replica.configuration.voters) > 1:
+            self.replica.hand_over(monotonic())
+            self.poke()
+            until = monotonic() + 2 * self.config.election_timeout_ms * MILLISECOND
+            while self.replica.paxos.role == "leader" and monotonic() < until and not self._stopped:
+                await asyncio.sleep(0.01)
+        self.close()
+
+    def close(self) -> None:
+        """Let everything go at once."""
+        self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+        for client in list(self._clients.values()):
+            if client.transport is not None:
+                client.transport.close()
+        for peer in (*self._mains.values(), *self._bulks.values()):
+            peer.close()
+        self.disk.stop()
+        self._store.close()
+        gc.enable()
+
+    # -- the cycle -----------------------------------------------------------------------------------------
+
+    def poke(self) -> None:
+        """Something happened: flush once in this turn of the loop."""
+        if not self._flush_due:
+            self._flush_due = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flush_due = False
+        if self._stopped:
+            return
+        began = monotonic()
+        replica = self.replica
+        if began >= replica.next_deadline():
+            replica.tick(began, wall_ms())
+        while True:
+            ready = replica.ready()
+            self._do(ready)
+            if not ready.more or self._stopped:
+                break
+            if monotonic() - began > FLUSH_S * 1_000_000:
+                self.poke()
+                return
+        self._arm(replica.next_deadline())
+
+    def _arm(self, due: Micros) -> None:
+        """Wake up at the core's next deadline; a timer that fires too early is cheap, a cancelled one is not."""
+        if self._timer is not None:
+            if self._timer_at <= due:
+                return
+            self._timer.cancel()
+        self._timer_at = due
+        self._timer = self._loop.call_later(max(0, due - monotonic()) / 1_000_000, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        if self._stopped:
+            return
+        now = monotonic()
+        self.loop_lag_seconds.observe(max(0, now - self._timer_at) / 1_000_000)
+        # Sockets first: a loop that was held up finds the pings of its clients there, and the core wants to
+        # have them before it judges anybody's silence.
+        self.poke()
+
+    def _do(self, ready: Ready) -> None:
+        for write in ready.writes:
+            self.batch_bytes.observe(sum(len(entry.value) for entry in write.entries))
+            self.disk.submit(write)
+        if ready.messages:
+            self._send(ready.messages)
+        for conn, data in ready.client_output:
+            client = self._clients.get(conn)
+            if client is not None and client.transport is not None:
+                client.transport.write(data)
+                self.sent += 1
+        for conn, _reason in ready.client_closes:
+            client = self._clients.get(conn)
+            if client is not None and client.transport is not None:
+                client.transport.close()
+        for conn, pause in ready.client_pauses:
+            client = self._clients.get(conn)
+            if client is not None and client.transport is not None and not client.transport.is_closing():
+                if pause:
+                    client.transport.pause_reading()
+                else:
+                    client.transport.resume_reading()
+        for log_read in ready.log_reads:
+            self.disk.submit(log_read)
+        for chunk in ready.snapshot_writes:
+            self.disk.submit(chunk)
+        for snapshot_read in ready.snapshot_reads:
+            self.disk.submit(snapshot_read)
+        if ready.snapshot_install is not None:
+            self.disk.submit(ready.snapshot_install)
+        for note in ready.notes:
+            self.elections[note.kind] = self.elections.get(note.kind, 0) + 1
+            logger.info("%s: %s", note.kind, note.text)
+        if ready.stop is not None:
+            self.failed(ready.stop)
+
+    def _send(self, messages: list[tuple[int, bytes, bool]]) -> None:
+        mains: dict[int, list[bytes]] = {}
+        for peer, message, bulk in messages:
+            if not bulk:
+                mains.setdefault(peer, []).append(message)
+            elif peer in self._bulks:
+                self._bulks[peer].send([message])
+        for peer, parts in mains.items():
+            connection = self._mains.get(peer)
+            if connection is not None:
+                connection.send(parts)
+
+    # -- clients -------------------------------------------------------------------------------------------
+
+    def client_connected(self, client: ClientConnection) -> None:
+        """A client connected; close it at once when there are too many."""
+        limits = self.config.limits
+        count = self._per_address.get(client.address, 0)
+        if len(self._clients) >= limits.connections or count >= limits.connections_per_address or self._stopped:
+            self.abuse("connections", f"too many connections ({len(self._clients)}); {client.address} is turned away")
+            if client.transport is not None:
+                client.transport.abort()
+            return
+        self._next_conn += 1
+        client.conn = self._next_conn
+        client.opened_at = self._loop.time()
+        self._clients[client.conn] = client
+        self._per_address[client.address] = count + 1
+        self.replica.client_opened(client.conn, monotonic(), client.address)
+
+    def client_data(self, conn: int, data: bytes) -> None:
+        """Bytes of a client."""
+        self.received += 1
+        self.replica.client_data(conn, data, monotonic())
+        if not self._flush_due:
+            self.poke()
+
+    def client_lost(self, client: ClientConnection) -> None:
+        """A client's connection is gone."""
+        if self._clients.pop(client.conn, None) is None:
+            return
+        left = self._per_address[client.address] - 1
+        if left:
+            self._per_address[client.address] = left
+        else:
+            del self._per_address[client.address]
+        if not self._stopped:
+            self.replica.client_closed(client.conn, monotonic())
+            self.poke()
+
+    def _sweep(self) -> None:
+        """Close connections that never began to speak."""
+        before = self._loop.time() - GREETING_S
+        for client in list(self._clients.values()):
+            if client.opened_at < before and not client.greeted and client.transport is not None:
+                client.transport.close()
+        refused = self.replica.front.refused_frames
+        if refused:
+            self.replica.front.refused_frames = 0
+            self.abuse("frames", f"{refused} connections were closed for malformed or oversize frames")
+        if not self._stopped:
+            self._loop.call_later(SWEEP_S, self._sweep)
+
+    def abuse(self, kind: str, text: str) -> None:
+        """Log a kind of abuse, but not every instance of it."""
+        now = self._loop.time()
+        if now - self._abuse.get(kind, -ABUSE_LOG_S) >= ABUSE_LOG_S:
+            self._abuse[kind] = now
+            logger.warning("%s", text)
+
+    # -- peers ---------------------------------------------------------------------------------------------
+
+    def peer_met(self, connection: PeerConnection) -> None:
+        """A peer's hello was accepted; a newer connection takes the place of an older one."""
+        peer = connection.peer
+        if peer is None:
+            return
+        table = self._bulks if connection.bulk else self._mains
+        older = table.get(peer)
+        if older is not None:
+            self.peer_lost(older)
+            older.close()
+        table[peer] = connection
+        if not connection.bulk:
+            self.replica.peer_connected(peer, monotonic())
+            self.poke()
+
+    def peer_message(self, peer: int, message: bytes) -> None:
+        """A message of a peer."""
+        self.replica.step(peer, message, monotonic())
+        self.poke()
+
+    def peer_refused(self, connection: PeerConnection, reason: str) -> None:
+        """A peer broke the protocol, or is not one of ours."""
+        self.abuse(f"peer {connection.peer}", f"a peer connection is refused: {reason}")
+
+    def peer_lost(self, connection: PeerConnection) -> None:
+        """A peer's connection is gone."""
+        peer = connection.peer
+        table = self._bulks if connection.bulk else self._mains
+        if peer is None or table.get(peer) is not connection:
+            return
+        del table[peer]
+        if not connection.bulk and not self._stopped:
+            self.replica.peer_closed(peer, monotonic())
+            self.poke()
+
+    # -- the disk ------------------------------------------------------------------------------------------
+
+    def _from_disk(self, what: Callable[..., object], *arguments: object) -> None:
+        """Called by the disk thread."""
+        try:
+            self._loop.call_soon_threadsafe(what, *arguments)
+        except RuntimeError:  # the loop is closed: the process is on its way out
+            return
+
+    def persisted(self, write_id: int, seconds: float, writes: int) -> None:
+        """See `DiskEvents`. Flushes at once: everybody waits for this."""
+        self.sync_seconds.observe(seconds)
+        self.sync_writes.observe(writes)
+        if not self._stopped:
+            self.replica.persisted(write_id, monotonic())
+            self.poke()
+
+    def log_read(self, request: LogRead, entries: list) -> None:  # type: ignore[type-arg]
+        """See `DiskEvents`."""
+        if not self._stopped:
+            self.replica.log_read(request.id, entries, monotonic())
+            self.poke()
+
+    def snapshot_saved(self, slot: Slot, log_start: Slot) -> None:
+        """See `DiskEvents`."""
+        if not self._stopped:
+            self.replica.snapshot_saved(slot, log_start, monotonic())
+            self.poke()
+
+    def snapshot_read(self, request: SnapshotRead, data: bytes, total: int) -> None:
+        """See `DiskEvents`."""
+        if not self._stopped:
+            self.replica.snapshot_read(request.id, data, total, monotonic())
+            self.poke()
+
+    def snapshot_installed(self, slot: Slot, chunks: list[bytes]) -> None:
+        """See `DiskEvents`."""
+        if not self._stopped:
+            self.replica.snapshot_installed(slot, chunks, monotonic())
+            self.poke()
+
+    def snapshot_refused(self, reason: str) -> None:
+        """See `DiskEvents`."""
+        logger.warning("a peer's snapshot is refused: %s", reason)
+        if not self._stopped:
+            self.replica.snapshot_refused(monotonic())
+            self.poke()
+
+    def room(self, has_room: bool, reason: str) -> None:
+        """See `DiskEvents`."""
+        self.has_room = has_room
+        if has_room:
+            logger.warning("there is room on the disk again: this replica takes part again")
+        else:
+            logger.error("this replica abstains until there is room: %s", reason)
+        if not self._stopped:
+            self.replica.abstain(not has_room, monotonic())
+            self.poke()
+
+    def failed(self, reason: str) -> None:
+        """The replica must stop at once."""
+        if not self._stopped:
+            self._stopped = True
+            self._on_stop(reason)
+
+    # -- what others may know ------------------------------------------------------------------------------
+
+    def status(self) -> dict[str, object]:
+        """What `/status`, the metrics and the four-letter words are made of."""
+        replica = self.replica
+        tree = replica.tree
+        return {
+            **replica.status(),
+            "znodes": tree.znodes,
+            "watches": len(tree.watches),
+            "ephemerals": tree.ephemerals,
+            "data_bytes": tree.approximate_bytes,
+            "log_bytes": self.disk.log_bytes,
+            "version": __version__,
+            "compiled": is_compiled(),
+            "readable": replica.can_read,
+            "abstaining": not self.has_room,
+            "voters": len(replica.configuration.voters),
+            "outstanding": sum(c.outstanding for c in replica.front.connections.values()),
+            "received": self.received,
+            "sent": self.sent,
+        }
+
+
+def _seeded() -> Rng:
+    rng: Rng = random.Random(secrets.randbits(64))
+    return rng
+
+
+def is_compiled() -> bool:
+    """Whether the compiled core runs."""
+    import synod.tree._tree as core
+
+    return not str(core.__file__).endswith(".py")

@@ -1,0 +1,149 @@
+"""Connections between replicas: one for messages and one for bulk, dialled by the higher id.
+
+A frame is a 4-byte length and a message. The first frame of either side is a byte that says which of the two
+connections this is, and a hello; nothing else is read before that hello was accepted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from typing import TYPE_CHECKING, Final, cast
+
+from synod.base import RemoteProtocolError
+
+if TYPE_CHECKING:
+    from ._host import Host
+
+MAIN: Final = b"M"
+BULK: Final = b"B"
+
+FRAME_BYTES_MAX: Final = 16 << 20
+"""Longest message of a peer: a batch, a part of a promise or a chunk, each bounded far below."""
+
+HELLO_BYTES_MAX: Final = 1024
+WRITE_BUFFER_BYTES_MAX: Final = 64 << 20
+"""A peer that takes nothing in until this much waits is disconnected; it catches up by fetching."""
+
+REDIAL_FIRST_S: Final = 0.02
+REDIAL_MAX_S: Final = 1.0
+_LENGTH: Final = struct.Struct(">I")
+
+
+class PeerConnection(asyncio.Protocol):
+    """One connection to a peer, dialled or accepted.
+
+    Args:
+        dialled: the peer that was dialled, or None when it called.
+        bulk: whether this is the second connection; an accepted one learns it from the first frame.
+    """
+
+    def __init__(self, host: Host, *, dialled: int | None = None, bulk: bool = False) -> None:
+        self._host = host
+        self._buffer = bytearray()
+        self._dialled = dialled
+        self.bulk = bulk
+        self.peer: int | None = None
+        self.transport: asyncio.Transport | None = None
+        self.closed = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The dialler speaks first."""
+        self.transport = cast("asyncio.Transport", transport)
+        self.transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES_MAX)
+        sock = transport.get_extra_info("socket")
+        if sock is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 5_000)
+        if self._dialled is not None:
+            self._greet()
+
+    def _greet(self) -> None:
+        self.send([(BULK if self.bulk else MAIN) + self._host.replica.hello()])
+
+    def send(self, messages: list[bytes]) -> None:
+        """Write messages, framed, in one go."""
+        if self.transport is None or self.transport.is_closing():
+            return
+        parts: list[bytes] = []
+        for message in messages:
+            parts.append(_LENGTH.pack(len(message)))
+            parts.append(message)
+        self.transport.write(b"".join(parts))
+
+    def data_received(self, data: bytes) -> None:
+        """Cut the stream into messages."""
+        buffer = self._buffer
+        buffer += data
+        at = 0
+        limit = FRAME_BYTES_MAX if self.peer is not None else HELLO_BYTES_MAX
+        try:
+            while len(buffer) - at >= 4:
+                (length,) = _LENGTH.unpack_from(buffer, at)
+                if length > limit:
+                    raise RemoteProtocolError(f"a peer sent a message of {length} bytes")
+                if len(buffer) - at < 4 + length:
+                    break
+                message = bytes(buffer[at + 4 : at + 4 + length])
+                at += 4 + length
+                if self.peer is None:
+                    self._meet(message)
+                    limit = FRAME_BYTES_MAX
+                else:
+                    self._host.peer_message(self.peer, message)
+        except RemoteProtocolError as fault:
+            self._host.peer_refused(self, str(fault))
+            self.close()
+            return
+        del buffer[:at]
+
+    def _meet(self, message: bytes) -> None:
+        hello = self._host.replica.check_hello(message[1:])
+        if self._dialled is not None and hello.id != self._dialled:
+            raise RemoteProtocolError(f"replica {hello.id} answered at the address of replica {self._dialled}")
+        if self._dialled is None:
+            self.bulk = message[:1] == BULK
+            self._greet()
+        self.peer = hello.id
+        self._host.peer_met(self)
+
+    def pause_writing(self) -> None:
+        """The peer takes nothing in."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    def close(self) -> None:
+        """Let the connection go."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 -- the protocol's signature
+        """It is gone."""
+        if not self.closed.done():
+            self.closed.set_result(None)
+        self._host.peer_lost(self)
+
+
+async def dial(host: Host, peer: int, address: str, *, bulk: bool) -> None:
+    """Keep one connection to a peer, for as long as the replica runs."""
+    name, _, port = address.rpartition(":")
+    loop = asyncio.get_running_loop()
+    wait = REDIAL_FIRST_S
+    while True:
+        try:
+            _, connection = await loop.create_connection(
+                lambda: PeerConnection(host, dialled=peer, bulk=bulk), name.strip("[]"), int(port)
+            )
+        except OSError:
+            await asyncio.sleep(wait)
+            wait = min(2 * wait, REDIAL_MAX_S)
+            continue
+        try:
+            await connection.closed
+        except asyncio.CancelledError:
+            connection.close()
+            raise
+        wait = REDIAL_FIRST_S if connection.peer is not None else min(2 * wait, REDIAL_MAX_S)
+        await asyncio.sleep(wait)
