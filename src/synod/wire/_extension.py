@@ -19,6 +19,7 @@ from typing import Final, NamedTuple
 
 from synod.base import LocalProtocolError, RemoteProtocolError
 
+from ._codes import OP_EXTENSION
 from ._jute import Reader, pack_int
 
 ENVELOPE_VERSION: Final = 1
@@ -37,9 +38,14 @@ _OPTION: Final = struct.Struct(">BH")
 class Envelope(NamedTuple):
     """An operation with options around it. Invariant: tags rise strictly."""
 
-    op: int
+    inner_op: int
     record: bytes
     options: tuple[tuple[int, bytes], ...] = ()
+
+    @property
+    def op(self) -> int:
+        """Its own operation code."""
+        return OP_EXTENSION
 
     def encode(self) -> bytes:
         """The record of opcode 900.
@@ -54,7 +60,7 @@ class Envelope(NamedTuple):
                 raise LocalProtocolError("an envelope's tags must rise and its values fit 65,535 bytes")
             last = tag
             parts.append(_OPTION.pack(tag, len(value)) + value)
-        return b"".join((*parts, pack_int(self.op), self.record))
+        return b"".join((*parts, pack_int(self.inner_op), self.record))
 
     @classmethod
     def take(cls, reader: Reader) -> Envelope:

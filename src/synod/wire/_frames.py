@@ -76,6 +76,6 @@ def framed(record: bytes) -> bytes:
     """
     if len(record) > FRAME_BYTES_MAX:
         raise LocalProtocolError(
-            f"a frame of {len(record)} bytes is over the limit of {FRAME_BYTES_MAX}; nothing was sent: send less at once"
+            f"a frame of {len(record)} bytes is over the limit of {FRAME_BYTES_MAX}; nothing was sent"
         )
     return _LENGTH.pack(len(record)) + record
