@@ -90,7 +90,8 @@ def test_errors_set_aside_at_most_a_tenth_but_one():
 def test_the_last_healthy_endpoint_is_never_ejected(events, seed):
     """Whatever happens to whom: as long as somebody was healthy, somebody stays so."""
     made = balancer("a", "b", "c", "d", seed=seed)
-    for now, (name, outcome) in enumerate(events):
+    everybody = [(name, Outcome.REFUSED) for name in "abcd"]
+    for now, (name, outcome) in enumerate([*events, *everybody]):
         pick(made, name, now).done(outcome, now)
         assert HealthState.HEALTHY in [line.state for line in made.statistics()]
 
