@@ -69,7 +69,7 @@ def test_all_of_it_happens_with_one_zxid(world: World, me: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "failing, code",
+    ("failing", "code"),
     [
         (op_check(b"/p", 7), -103),
         (op_check(b"/none", -1), -101),

@@ -116,7 +116,7 @@ def test_an_expiry_ends_the_session(world: World) -> None:
     assert world.sink.named("ended") == [(session,)]
 
 
-@pytest.mark.parametrize("epoch, ballot", [(2, B1), (1, B2), (0, B1)])
+@pytest.mark.parametrize(("epoch", "ballot"), [(2, B1), (1, B2), (0, B1)])
 def test_an_expiry_is_void_after_a_new_attachment_or_under_another_leader(
     world: World, epoch: int, ballot: Ballot
 ) -> None:

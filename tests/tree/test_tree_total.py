@@ -14,7 +14,37 @@ from tree_world import PlainTree, RecordingSink, Reply, World, create, frame, ge
 from synod.base import InvariantViolation
 from synod.tree import Tree, UnknownCommand, encode_batch, encode_group, encode_slice
 
-OPS = [1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 101, 103, 104, 105, 106, 107, 900, -10]
+OPS = [
+    1,
+    2,
+    3,
+    4,
+    5,
+    6,
+    7,
+    8,
+    9,
+    11,
+    12,
+    13,
+    14,
+    15,
+    16,
+    17,
+    18,
+    19,
+    20,
+    21,
+    22,
+    101,
+    103,
+    104,
+    105,
+    106,
+    107,
+    900,
+    -10,
+]
 
 
 def world() -> tuple[World, int]:

@@ -5,6 +5,8 @@ Ref: ZooKeeper's Programmer's Guide, "Semantics of Watches"; WatchManager and Da
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from tree_world import (
     World,
@@ -127,9 +129,7 @@ def test_an_unknown_mode_is_refused(world: World, me: int) -> None:
     assert len(world.tree.watches) == 0
 
 
-def test_one_shot_and_lasting_watches_on_one_path_do_not_disturb_each_other(
-    world: World, me: int, other: int
-) -> None:
+def test_one_shot_and_lasting_watches_on_one_path_do_not_disturb_each_other(world: World, me: int, other: int) -> None:
     """ZooKeeper's own bug (ZOOKEEPER-4466): there a one-shot watch replaced the lasting one."""
     world.write(other, create(1, b"/p"))
     world.read(me, add_watch(1, b"/p", 0))
@@ -198,7 +198,7 @@ def test_the_event_precedes_the_reply_that_shows_the_change(world: World, me: in
     got = world.write(me, set_data(3, b"/a", b"x"), set_data(4, b"/a", b"y"))
     assert [reply.xid for reply in got] == [-1, 3, 4]
     assert got[0].zxid == got[1].zxid
-    for reply, following in zip(got, got[1:], strict=False):
+    for reply, following in itertools.pairwise(got):
         assert reply.zxid <= following.zxid
 
 

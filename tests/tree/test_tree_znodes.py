@@ -95,7 +95,9 @@ def test_null_and_empty_values_differ(world: World, me: int) -> None:
     assert world.read(me, get_data(1, b"/empty")).field() is None
 
 
-@pytest.mark.parametrize("path", [b"", b"a", b"a/b", b"/a/", b"//", b"//a", b"/./a", b"/..", b"/a/../b", b"/a\0", b"/a\x01"])
+@pytest.mark.parametrize(
+    "path", [b"", b"a", b"a/b", b"/a/", b"//", b"//a", b"/./a", b"/..", b"/a/../b", b"/a\0", b"/a\x01"]
+)
 def test_a_bad_path_is_refused(world: World, me: int, path: bytes) -> None:
     """Ref: PathUtils.validatePath. The order of ZooKeeper's checks lets a missing parent speak first."""
     world.write(me, create(1, b"/a"), create(2, b"/."), create(3, b"/.."))

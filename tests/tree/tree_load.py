@@ -144,7 +144,12 @@ class Load:
                 lambda: frame(
                     xid,
                     22,
-                    struct.pack(">i?i", rng.choice([4, 8]), False, -1) + text(path) + b"\0" + b"\xff" * 4 + b"\1" + b"\0" * 4,
+                    struct.pack(">i?i", rng.choice([4, 8]), False, -1)
+                    + text(path)
+                    + b"\0"
+                    + b"\xff" * 4
+                    + b"\1"
+                    + b"\0" * 4,
                 ),
             ]
         )()
@@ -177,9 +182,7 @@ class Load:
             commands.append(self._liveness(tree))
         for _ in range(rng.randrange(3)):
             commands.append(self._group(tree))
-        return encode_batch(
-            feature_level=1, cell_time_ms=self.cell_time_ms, wall_ms=self.wall_ms, commands=commands
-        )
+        return encode_batch(feature_level=1, cell_time_ms=self.cell_time_ms, wall_ms=self.wall_ms, commands=commands)
 
     def _liveness(self, tree: Tree) -> bytes:
         rng = self.rng
@@ -213,7 +216,9 @@ class Load:
             return encode_attach(rng.randrange(100), session.id, password, rng.randrange(60_000))
         epoch = session.attach_epoch - (rng.random() < 0.05)
         if rng.random() < 0.1:
-            scheme, identity = rng.choice([(b"digest", b"u%d:h" % rng.randrange(3)), (b"ip", b"10.0.0.%d" % rng.randrange(3))])
+            scheme, identity = rng.choice(
+                [(b"digest", b"u%d:h" % rng.randrange(3)), (b"ip", b"10.0.0.%d" % rng.randrange(3))]
+            )
             return encode_auth(session.id, epoch, -4, scheme, identity)
         frames = [self.write(tree) for _ in range(rng.randrange(1, 6))]
         frames = [self.damaged(one) if rng.random() < 0.1 else one for one in frames]

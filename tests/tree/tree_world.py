@@ -25,9 +25,19 @@ from synod.tree import (
 
 PASSWORD = b"0123456789abcdef"
 OPEN = [(31, b"world", b"anyone")]
-STAT_FIELDS = (
-    "czxid mzxid ctime mtime version cversion aversion ephemeral_owner data_length num_children pzxid"
-).split()
+STAT_FIELDS = [
+    "czxid",
+    "mzxid",
+    "ctime",
+    "mtime",
+    "version",
+    "cversion",
+    "aversion",
+    "ephemeral_owner",
+    "data_length",
+    "num_children",
+    "pzxid",
+]
 
 
 def text(data: bytes | None) -> bytes:
@@ -203,7 +213,9 @@ class PlainTree(Tree):
 
     __slots__ = ()
 
-    def _apply_slice(self, session: Session, data: bytes, at: int, end: int, out: list[bytes] | None, sink: Sink) -> None:
+    def _apply_slice(
+        self, session: Session, data: bytes, at: int, end: int, out: list[bytes] | None, sink: Sink
+    ) -> None:
         while at < end:
             at = self._apply_frame(session, data, at, end, out, sink)
 

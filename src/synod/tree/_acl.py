@@ -9,7 +9,8 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from ._codes import PERM_ALL, PERM_READ
+from synod.wire import PERM_ALL, PERM_READ
+
 from ._limits import ACL_ENTRIES_MAX, ACLS_SHARED_MAX
 from ._scan import INT, Scanner
 

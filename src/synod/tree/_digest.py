@@ -43,7 +43,19 @@ class Digest:
     deleted since; `_frozen[_at:]` is what is left to do.
     """
 
-    __slots__ = ("_at", "_dirty", "_freeze_before", "_freeze_era", "_frozen", "_head", "_slot", "_sum", "pending", "slot", "value")
+    __slots__ = (
+        "_at",
+        "_dirty",
+        "_freeze_before",
+        "_freeze_era",
+        "_frozen",
+        "_head",
+        "_slot",
+        "_sum",
+        "pending",
+        "slot",
+        "value",
+    )
 
     def __init__(self) -> None:
         self.value = 0

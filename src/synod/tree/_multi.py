@@ -10,8 +10,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from ._acl import AclEntry, scan_entries
-from ._codes import (
+from synod.wire import (
     ERR_MARSHALLING,
     ERR_QUOTA_EXCEEDED,
     ERR_RUNTIME_INCONSISTENCY,
@@ -26,6 +25,8 @@ from ._codes import (
     OP_ERROR,
     OP_SET_DATA,
 )
+
+from ._acl import AclEntry, scan_entries
 from ._limits import MULTI_OPS_MAX
 from ._scan import INT, Scanner
 from ._watches import Outputs

@@ -25,7 +25,7 @@ def is_valid_path(path: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     first, *names = text.split("/")
-    return not first and all(name not in _NO_NAME for name in names) and _BARRED.search(text) is None
+    return not first and bool(names) and all(name not in _NO_NAME for name in names) and _BARRED.search(text) is None
 
 
 def parent_path(path: bytes) -> bytes:

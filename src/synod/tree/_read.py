@@ -12,8 +12,7 @@ import struct
 from collections.abc import Callable
 from typing import Final
 
-from ._acl import DIGEST, encode_entries, masked_entries, permits
-from ._codes import (
+from synod.wire import (
     ERR_BAD_ARGUMENTS,
     ERR_MARSHALLING,
     ERR_NO_AUTH,
@@ -45,6 +44,8 @@ from ._codes import (
     PERM_ADMIN,
     PERM_READ,
 )
+
+from ._acl import DIGEST, encode_entries, masked_entries, permits
 from ._limits import MULTI_OPS_MAX, MULTI_READ_BYTES_MAX
 from ._multi import END, HEADER
 from ._paths import ROOT

@@ -101,6 +101,7 @@ class State:
             (FEATURES, b'{"feature_level": %d}' % self.feature_level, READ_ONLY_ACL),
         ):
             self.attach(self.new_znode(path, data, acl, 0, 0, 0))
+        self.nodes[CONFIG].aversion = -1  # ZooKeeper's is set with "any version" and shows it ever after
 
     # -- the choke point -------------------------------------------------------------------------------
 

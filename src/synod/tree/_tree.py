@@ -16,23 +16,7 @@ from collections.abc import Iterable
 from typing import Final, Protocol
 
 from synod.base import invariant
-
-from ._acl import IP, OPEN_ACL, OPEN_WIRE, Identity, scan_entries
-from ._batch import (
-    COMMAND_EXPIRE,
-    COMMAND_SILENT,
-    Attach,
-    Auth,
-    Batch,
-    CreateSession,
-    DigestNow,
-    Group,
-    Liveness,
-    Opening,
-    Slice,
-    parse_batch,
-)
-from ._codes import (
+from synod.wire import (
     ERR_AUTH_FAILED,
     ERR_MARSHALLING,
     ERR_RECONFIG_DISABLED,
@@ -58,6 +42,22 @@ from ._codes import (
     PERM_DELETE,
     PERM_READ,
     PERM_WRITE,
+)
+
+from ._acl import IP, OPEN_ACL, OPEN_WIRE, Identity, scan_entries
+from ._batch import (
+    COMMAND_EXPIRE,
+    COMMAND_SILENT,
+    Attach,
+    Auth,
+    Batch,
+    CreateSession,
+    DigestNow,
+    Group,
+    Liveness,
+    Opening,
+    Slice,
+    parse_batch,
 )
 from ._limits import (
     CONTAINER_REAP_MS,

@@ -13,8 +13,7 @@ from __future__ import annotations
 import struct
 from typing import Final, Protocol
 
-from ._acl import Acl, Identity, permits
-from ._codes import (
+from synod.wire import (
     EVENT_CHILDREN_CHANGED,
     EVENT_CREATED,
     EVENT_DATA_CHANGED,
@@ -23,6 +22,8 @@ from ._codes import (
     STATE_SYNC_CONNECTED,
     XID_NOTIFICATION,
 )
+
+from ._acl import Acl, Identity, permits
 from ._limits import WATCH_BYTES_PER_CONNECTION_MAX, WATCHES_PER_CONNECTION_MAX
 
 DATA: Final = 1

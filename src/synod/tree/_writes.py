@@ -11,8 +11,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from ._acl import AclEntry, permits, resolve
-from ._codes import (
+from synod.wire import (
     ERR_BAD_ARGUMENTS,
     ERR_BAD_VERSION,
     ERR_INVALID_ACL,
@@ -30,6 +29,8 @@ from ._codes import (
     PERM_READ,
     PERM_WRITE,
 )
+
+from ._acl import AclEntry, permits, resolve
 from ._limits import SEQUENCE_MAX, VALUE_BYTES_MAX
 from ._paths import is_valid_path, parent_path
 from ._session import Session
