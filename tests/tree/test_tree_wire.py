@@ -20,7 +20,7 @@ def ask(world: World, session: int, xid: int, request: wire.Request) -> object:
     data = wire.encode_request(xid, request)
     if request.op in wire.WRITE_OPS:
         world.items(world.slice(session, data))
-        (answer,) = world.sink.outs[1]
+        *_, answer = world.sink.outs[1]  # behind the events
         world.sink.outs[1].clear()
     else:
         answer = world.tree.read(data, session, 1, world.sink)
