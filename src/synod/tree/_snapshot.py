@@ -197,7 +197,9 @@ def read_records(chunks: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
         Corruption: anything is not as it was written.
     """
     stream = _Stream(chunks)
+    seen = hashlib.blake2b(digest_size=16)
     header = stream.take(_FILE.size)
+    seen.update(header)
     magic, layout, level = _FILE.unpack(header)
     _demand(magic == MAGIC, "it does not begin like one")
     _demand(layout == LAYOUT, f"its layout is version {layout}; this version reads {LAYOUT}")
@@ -205,35 +207,38 @@ def read_records(chunks: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
     counts = {KIND_SESSION: 0, KIND_ZNODE: 0}
     first = True
     while True:
-        before = stream.hash.digest()
-        kind, length = _RECORD.unpack(stream.take(_RECORD.size))
+        header = stream.take(_RECORD.size)
+        kind, length = _RECORD.unpack(header)
         _demand(length <= RECORD_BYTES_MAX, f"a record claims {length} bytes")
         record = stream.take(length)
         if kind == KIND_END:
             _demand(length == _END.size, "its end has a wrong length")
             sessions, znodes, digest = _END.unpack(record)
-            _demand(digest == before, "its checksum does not fit its bytes")
+            _demand(digest == seen.digest(), "its checksum does not fit its bytes")
             _demand((sessions, znodes) == (counts[KIND_SESSION], counts[KIND_ZNODE]), "records are missing")
             _demand(stream.at_end(), "bytes follow its end")
             return
-        _demand((kind == KIND_HEAD) == first, "its head is not its first record")
-        _demand(first or kind in counts, f"a record has the unknown kind {kind}")
-        if not first:
+        seen.update(header)
+        seen.update(record)
+        if first:
+            _demand(kind == KIND_HEAD, "its head is not its first record")
+            first = False
+        elif kind in counts:
             counts[kind] += 1
-        first = False
+        else:
+            raise Corruption(f"the snapshot of the tree is unusable: a record has the unknown kind {kind}")
         yield kind, record
 
 
 class _Stream:
-    """Bytes of consecutive chunks, taken in other pieces, and the running hash of what was taken."""
+    """Bytes of consecutive chunks, taken in other pieces."""
 
-    __slots__ = ("_at", "_buffer", "_chunks", "hash")
+    __slots__ = ("_at", "_buffer", "_chunks")
 
     def __init__(self, chunks: Iterable[bytes]) -> None:
         self._chunks = iter(chunks)
         self._buffer = b""
         self._at = 0
-        self.hash = hashlib.blake2b(digest_size=16)
 
     def take(self, size: int) -> bytes:
         while len(self._buffer) - self._at < size:
@@ -244,7 +249,6 @@ class _Stream:
             self._at = 0
         taken = self._buffer[self._at : self._at + size]
         self._at += size
-        self.hash.update(taken)
         return taken
 
     def at_end(self) -> bool:

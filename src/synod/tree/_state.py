@@ -14,7 +14,7 @@ from typing import Final
 
 from synod.base import BALLOT_ZERO, Ballot, Corruption, invariant
 
-from ._acl import OPEN_ACL, READ_ONLY_ACL, Acl, Acls, Identity, scan_entries
+from ._acl import OPEN_ACL, OPEN_WIRE, READ_ONLY_ACL, Acl, Acls, Identity, scan_entries
 from ._batch import FEATURE_LEVEL
 from ._digest import Digest, Entity
 from ._paths import ROOT, parent_path
@@ -100,7 +100,8 @@ class State:
             (CONFIG, self.configuration, READ_ONLY_ACL),
             (FEATURES, b'{"feature_level": %d}' % self.feature_level, READ_ONLY_ACL),
         ):
-            self.attach(self.new_znode(path, data, acl, 0, 0, 0))
+            parent = None if path in (ROOT, FEATURES) else self.nodes[parent_path(path)]
+            self.attach(self.new_znode(path, data, acl, 0, 0, 0), parent)
         self.nodes[CONFIG].aversion = -1  # ZooKeeper's is set with "any version" and shows it ever after
 
     # -- the choke point -------------------------------------------------------------------------------
@@ -130,17 +131,15 @@ class State:
         """A znode that is not yet in the tree."""
         return Znode(path, data, acl, zxid, wall_ms, owner, self.era, self._snapshot_epoch)
 
-    def attach(self, node: Znode) -> None:
-        """Put a new znode into the tree. Its parent's counters are the caller's business."""
-        path = node.path
-        self.nodes[path] = node
+    def attach(self, node: Znode, parent: Znode | None) -> None:
+        """Put a new znode into the tree. Its touched parent's counters are the caller's business."""
+        self.nodes[node.path] = node
         self._digest.added(node)
-        self._enter(node)
+        self._enter(node, parent)
 
-    def _enter(self, node: Znode) -> None:
+    def _enter(self, node: Znode, parent: Znode | None) -> None:
         path = node.path
-        if path not in (ROOT, FEATURES):
-            parent = self.nodes[parent_path(path)]
+        if parent is not None:
             if parent.children is None:
                 parent.children = {path: None}
             else:
@@ -149,15 +148,15 @@ class State:
         if owner > 0:
             self.sessions[owner].ephemerals[path] = None
             self.ephemerals += 1
-        elif owner == CONTAINER:
+        elif owner:
             self.containers[path] = None
-        self.data_bytes += len(path) + len(node.data or b"")
+        data = node.data
+        self.data_bytes += len(path) if data is None else len(path) + len(data)
 
-    def detach(self, node: Znode) -> None:
+    def detach(self, node: Znode, parent: Znode) -> None:
         """Take a touched, childless znode out of the tree."""
         path = node.path
         del self.nodes[path]
-        parent = self.nodes[parent_path(path)]
         children = parent.children
         if children is not None:
             del children[path]
@@ -165,21 +164,20 @@ class State:
                 parent.children = None
         owner = node.owner
         if owner > 0:
-            session = self.sessions.get(owner)
-            if session is not None:
-                del session.ephemerals[path]
+            del self.sessions[owner].ephemerals[path]
             self.ephemerals -= 1
-        elif owner == CONTAINER:
+        elif owner:
             del self.containers[path]
-        self.data_bytes -= len(path) + len(node.data or b"")
+        data = node.data
+        self.data_bytes -= len(path) if data is None else len(path) + len(data)
         node.era = -1 - self.era
 
-    def reattach(self, node: Znode) -> None:
+    def reattach(self, node: Znode, parent: Znode) -> None:
         """Undo a `detach` of the same batch, within the same era."""
         invariant(node.era == -1 - self.era, "only a znode that has just gone can come back")
         node.era = self.era
         self.nodes[node.path] = node
-        self._enter(node)
+        self._enter(node, parent)
 
     def share_acl(self, entries: tuple[tuple[int, bytes, bytes], ...]) -> Acl:
         """The one object for this ACL."""
@@ -280,22 +278,28 @@ class State:
                 self._load_head(record)
             elif kind == KIND_SESSION:
                 session = session_of_record(record, self.era, self._snapshot_epoch)
-                _demand(session is not None and session.id not in self.sessions, "a session is broken or there twice")
-                assert session is not None
+                if session is None or session.id <= 0 or session.id in self.sessions:
+                    raise _corruption("a session is broken or there twice")
                 self.sessions[session.id] = session
                 self._digest.added(session)
             else:
                 self._load_znode(record)
-        _demand(all(path in self.nodes for path in sorted(SPECIAL)), "a reserved znode is missing")
+        if not all(path in self.nodes for path in sorted(SPECIAL)):
+            raise _corruption("a reserved znode is missing")
         for node in self.nodes.values():
             path = node.path
-            _demand(path == ROOT or parent_path(path) in self.nodes, f"{path!r} has no parent")
-            _demand(node.owner <= 0 or node.owner in self.sessions, f"{path!r} has an owner that is gone")
-            self._enter(node)
+            parent = None if path in (ROOT, FEATURES) else self.nodes.get(parent_path(path))
+            if parent is None and path not in (ROOT, FEATURES):
+                raise _corruption(f"{path!r} has no parent")
+            owner = node.owner
+            if owner not in (0, CONTAINER) and owner not in self.sessions:
+                raise _corruption(f"{path!r} has an owner that is gone")
+            self._enter(node, parent)
 
     def _load_head(self, record: bytes) -> None:
         head = Head.decode(record)
-        _demand(1 <= head.level <= FEATURE_LEVEL, f"the cell's feature level is {head.level}")
+        if not 1 <= head.level <= FEATURE_LEVEL:
+            raise _corruption(f"the cell's feature level is {head.level}")
         self.slot, self.zxid, self.cell_time_ms = head.slot, head.zxid, head.cell_time_ms
         self.opening_ballot = Ballot(*head.opening)
         self.feature_level = head.level
@@ -304,15 +308,19 @@ class State:
 
     def _load_znode(self, record: bytes) -> None:
         parts = unpack_record(record)
-        _demand(parts is not None, "a znode is broken")
-        assert parts is not None
+        if parts is None:
+            raise _corruption("a znode is broken")
         path, data, acl_wire, numbers = parts
-        _demand(path[:1] == b"/" and path not in self.nodes, f"{path!r} is no path or is there twice")
-        scanner = Scanner(acl_wire, 0, len(acl_wire))
-        entries = scan_entries(scanner)
-        _demand(bool(entries) and not scanner.bad and scanner.at == len(acl_wire), f"the ACL of {path!r} is broken")
-        assert entries is not None
-        node = self.new_znode(path, data, self.share_acl(tuple(entries)), 0, 0, 0)
+        if path[:1] != b"/" or path in self.nodes:
+            raise _corruption(f"{path!r} is no path or is there twice")
+        acl = OPEN_ACL
+        if acl_wire != OPEN_WIRE:
+            scanner = Scanner(acl_wire, 0, len(acl_wire))
+            entries = scan_entries(scanner)
+            if not entries or scanner.bad or scanner.at != len(acl_wire):
+                raise _corruption(f"the ACL of {path!r} is broken")
+            acl = self.share_acl(tuple(entries))
+        node = self.new_znode(path, data, acl, 0, 0, 0)
         (
             node.czxid,
             node.mzxid,
@@ -366,6 +374,5 @@ class State:
         invariant(self.data_bytes == size, "bytes are counted")
 
 
-def _demand(holds: bool, fault: str) -> None:
-    if not holds:
-        raise Corruption(f"the snapshot of the tree is unusable: {fault}")
+def _corruption(fault: str) -> Corruption:
+    return Corruption(f"the snapshot of the tree is unusable: {fault}")

@@ -467,7 +467,7 @@ class Tree(State):
                                 self.era,
                                 self._snapshot_epoch,
                             )
-                            self.attach(node)
+                            self.attach(node, parent)
                             if watched:
                                 watches.created(path, OPEN_ACL, parent.path, parent.acl, zxid, sink)
                             if out is not None:
@@ -494,7 +494,7 @@ class Tree(State):
                             self.touch(node)
                             self.touch(parent)
                             parent.pzxid = zxid
-                            self.detach(node)
+                            self.detach(node, parent)
                             if watched:
                                 watches.deleted(path, node.acl, parent.path, parent.acl, zxid, sink)
                             if out is not None:

@@ -138,7 +138,7 @@ class Writer:
         state.touch(parent)
         parent.creates += 1
         parent.pzxid = self.zxid
-        state.attach(node)
+        state.attach(node, parent)
         return node
 
     def delete(self, path: bytes, version: int) -> int:
@@ -168,7 +168,7 @@ class Writer:
         state.touch(node)
         state.touch(parent)
         parent.pzxid = self.zxid
-        state.detach(node)
+        state.detach(node, parent)
 
     def set_data(self, path: bytes, data: bytes | None, version: int) -> Znode | int:
         """Replace the value of a znode; returns it."""
@@ -233,22 +233,22 @@ class Writer:
         state = self.state
         for undo in reversed(journal):
             node, parent = undo.node, undo.parent
-            if undo.kind == _CREATED:
-                state.touch(node)
-                state.detach(node)
-            elif undo.kind == _DELETED:
-                state.reattach(node)
-            else:
+            if parent is None:
                 state.touch(node)
                 state.data_bytes += len(undo.data or b"") - len(node.data or b"")
                 node.data = undo.data
                 node.mzxid = undo.mzxid
                 node.mtime = undo.mtime
                 node.version = undo.version
-            if parent is not None:
-                state.touch(parent)
-                parent.creates = undo.creates
-                parent.pzxid = undo.pzxid
+                continue
+            state.touch(parent)
+            if undo.kind == _CREATED:
+                state.touch(node)
+                state.detach(node, parent)
+            else:
+                state.reattach(node, parent)
+            parent.creates = undo.creates
+            parent.pzxid = undo.pzxid
 
     def settle(self, sink: Outputs) -> None:
         """The changes stay: tell the watches, in the order of the changes."""
