@@ -9,7 +9,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tree_load import Load
-from tree_world import PlainTree, RecordingSink, Reply, World, create, frame, get_data, set_data, state_of, text
+from tree_world import (
+    OPEN,
+    PlainTree,
+    RecordingSink,
+    Reply,
+    World,
+    create,
+    delete,
+    frame,
+    get_data,
+    multi,
+    op_create,
+    op_set,
+    set_acl,
+    set_data,
+    state_of,
+    text,
+)
 
 from synod.base import InvariantViolation
 from synod.tree import Tree, UnknownCommand, encode_batch, encode_group, encode_slice
@@ -99,6 +116,39 @@ def test_no_read_crosses_the_end_of_its_own_frame(seed: int) -> None:
                 first = [reply for reply in twin.sink.take(1) if reply.xid == struct.unpack_from(">i", request, 4)[0]]
                 outcomes.append(repr(first[:1]))
         assert len(set(outcomes)) == 1
+
+
+@pytest.mark.parametrize(
+    ("request_", "fields"),
+    [
+        (set_data(7, b"/a", b"value"), (12, 18)),
+        (create(7, b"/new", b"value"), (12, 20, 29, 37, 46)),
+        (create(7, b"/new", b"value", 3, op=15), (12, 20, 29, 37, 46)),
+        (delete(7, b"/a/b"), (12,)),
+        (set_acl(7, b"/a", OPEN), (12, 18, 26, 35)),
+        (multi(7, op_set(b"/a", b"value"), op_create(b"/n")), (21, 27, 49)),
+    ],
+)
+@pytest.mark.parametrize("kind", [Tree, PlainTree])
+def test_a_field_that_claims_more_than_its_frame_is_malformed(kind: type[Tree], request_: bytes, fields) -> None:
+    """The bytes that it would need are there: they are the next frame's."""
+    after = set_data(8, b"/a", bytes(300))  # zeros read well as lengths and versions
+    for at in fields:
+        (length,) = struct.unpack_from(">i", request_, at)
+        for more in (*range(1, 60), 2**31 - 1 - length):
+            crosses = at + 4 + length + more > len(request_)
+            if not crosses and request_[8:12] == b"\0\0\0\x0e":
+                continue  # what a multi's longer field swallows may leave another good multi
+            it = World(kind())
+            session = it.connect(1)
+            it.write(session, create(1, b"/a", b"v"), create(2, b"/a/b", b"w"))
+            broken = request_[:at] + struct.pack(">i", length + more) + request_[at + 4 :]
+            known = sorted(it.tree.nodes)
+            first, second = it.write(session, broken, after)
+            assert first.err < 0, (at, more)
+            assert first.err == -5 or not crosses
+            assert second.err == 0
+            assert sorted(it.tree.nodes) == known
 
 
 def test_a_frame_that_crosses_the_end_of_its_slice_drops_the_rest() -> None:
