@@ -1,0 +1,394 @@
+"""The commands and their options; each does its work elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from synod import __version__
+from synod.base import UserError
+
+from ._output import print_json, reported
+
+if TYPE_CHECKING:
+    from synod.client import Cell
+    from synod.wire import Stat
+
+T = TypeVar("T")
+
+app = typer.Typer(
+    name="synod",
+    help="Consensus, fenced locks and balanced requests for Python services on several machines.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+CellOption = Annotated[
+    str, typer.Option("--cell", envvar="SYNOD_CELL", metavar="HOSTS", help="HOST:PORT,HOST:PORT,... of the cell")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="machine-readable output on stdout, and nothing else")]
+TimeoutOption = Annotated[float, typer.Option("--timeout", help="seconds to wait for the cell")]
+DEFAULT_CELL = "127.0.0.1:2181"
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from synod.server import is_compiled
+
+        typer.echo(f"synod {__version__} ({'compiled' if is_compiled() else 'pure Python'} core)")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[  # noqa: ARG001 -- the callback does it
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version and which core runs")
+    ] = False,
+) -> None:
+    return None
+
+
+# -- replicas ----------------------------------------------------------------------------------------------
+
+
+@app.command("format")
+def format_(
+    config: Annotated[str | None, typer.Argument(metavar="CONFIG", help="the replica's TOML file")] = None,
+    new_cell: Annotated[bool, typer.Option("--new-cell", help="print a fresh cell_id for the configs")] = False,
+    settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE")] = None,
+) -> None:
+    """Give a replica's directory its identity, once.
+
+    Example: synod format --new-cell; then, with that cell_id in every config: synod format replica-1.toml
+    """
+    with reported():
+        if new_cell:
+            import secrets
+
+            typer.echo(secrets.token_hex(16))
+            if config is None:
+                return
+        if config is None:
+            raise UserError("format wants a CONFIG, or --new-cell")
+        from synod.server import load_config
+        from synod.storage import Identity, RealFileSystem, format_directory
+
+        loaded = load_config(config, settings or ())
+        format_directory(RealFileSystem(), loaded.data_dir, Identity(loaded.id, 1, loaded.configuration))
+        sys.stderr.write(f"formatted {loaded.data_dir} for replica {loaded.id} of the cell {loaded.cell_id}\n")
+
+
+@app.command()
+def serve(
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="the replica's TOML file")],
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a key of the config")
+    ] = None,
+) -> None:
+    """Run one replica in the foreground, until SIGTERM.
+
+    Example: synod serve replica-1.toml --set session.timeout_ms_min=1000
+    """
+    with reported():
+        import logging
+
+        from synod.server import load_config
+        from synod.server import serve as run
+
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+        raise SystemExit(run(load_config(config, settings or ())))
+
+
+@app.command()
+def up(
+    replicas: Annotated[int, typer.Option(min=1, max=7, help="how many replicas")] = 3,
+    client_port: Annotated[int, typer.Option(min=1, max=65_000, help="client port of the first replica")] = 2181,
+    data_dir: Annotated[str, typer.Option(help="where the replicas' directories are")] = "./synod-data",
+    restart: Annotated[bool, typer.Option("--restart", help="start a replica that died again")] = False,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="write a key into every replica's config")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a local cell, and stop it with Ctrl-C.
+
+    Example: synod up --replicas 3 --data-dir ./synod-data
+    """
+    with reported():
+        from ._up import Up
+
+        raise SystemExit(
+            Up(
+                replicas=replicas,
+                client_port=client_port,
+                data_dir=Path(data_dir),
+                restart=restart,
+                settings=settings or [],
+                as_json=as_json,
+            ).run()
+        )
+
+
+# -- the tree ----------------------------------------------------------------------------------------------
+
+
+def _with_cell(hosts: str, timeout: float, work: Callable[[Cell], Awaitable[T]]) -> T:
+    from synod.client import connect
+
+    async def run() -> T:
+        async with connect(hosts, timeout=timeout) as cell:
+            return await work(cell)
+
+    return asyncio.run(run())
+
+
+def _value(value: str | None, file: str | None, *, hexadecimal: bool) -> bytes:
+    """The value that the user means: the argument, standard input for `-`, or a file."""
+    if (value is None) == (file is None):
+        if value is None:
+            return b""
+        raise UserError("give a VALUE or --file, not both")
+    if file is not None:
+        try:
+            data = Path(file).read_bytes()
+        except OSError as failure:
+            raise UserError(f"{file} cannot be read: {failure.strerror}") from failure
+    elif value == "-":
+        data = sys.stdin.buffer.read()
+    else:
+        data = (value or "").encode()
+    if hexadecimal:
+        try:
+            return bytes.fromhex(data.decode())
+        except ValueError as broken:
+            raise UserError(f"--hex wants hexadecimal digits: {broken}") from broken
+    return data
+
+
+def _stat(stat: Stat) -> dict[str, int]:
+    return stat._asdict()
+
+
+ValueArgument = Annotated[str | None, typer.Argument(metavar="VALUE", help="the value; - reads standard input")]
+FileOption = Annotated[str | None, typer.Option("--file", help="read the value from a file")]
+HexOption = Annotated[bool, typer.Option("--hex", help="values are hexadecimal digits")]
+PathArgument = Annotated[str, typer.Argument(metavar="PATH")]
+
+
+@app.command()
+def get(
+    path: PathArgument,
+    cell: CellOption = DEFAULT_CELL,
+    hexadecimal: HexOption = False,
+    as_json: JsonOption = False,
+    timeout: TimeoutOption = 10.0,
+) -> None:
+    """Print a znode's value.
+
+    Example: synod get /config/limits
+    """
+    with reported():
+        value, stat = _with_cell(cell, timeout, lambda c: c.get(path))
+        if as_json:
+            text = value.hex() if hexadecimal else value.decode(errors="replace")
+            print_json({"path": path, "value": text, "stat": _stat(stat)})
+        elif hexadecimal:
+            typer.echo(value.hex())
+        else:
+            sys.stdout.buffer.write(value)
+            if sys.stdout.isatty() or not value.endswith(b"\n"):
+                sys.stdout.buffer.write(b"\n")
+
+
+@app.command("set")
+def set_(
+    path: PathArgument,
+    value: ValueArgument = None,
+    cell: CellOption = DEFAULT_CELL,
+    version: Annotated[int, typer.Option(help="only if the znode has this version")] = -1,
+    file: FileOption = None,
+    hexadecimal: HexOption = False,
+    as_json: JsonOption = False,
+    timeout: TimeoutOption = 10.0,
+) -> None:
+    """Replace a znode's value.
+
+    Example: echo '{"rate": 5}' | synod set /config/limits -
+    """
+    with reported():
+        data = _value(value, file, hexadecimal=hexadecimal)
+        stat = _with_cell(cell, timeout, lambda c: c.set(path, data, version=version))
+        if as_json:
+            print_json({"path": path, "stat": _stat(stat)})
+
+
+@app.command()
+def create(
+    path: PathArgument,
+    value: ValueArgument = None,
+    cell: CellOption = DEFAULT_CELL,
+    ephemeral: Annotated[bool, typer.Option("-e", "--ephemeral", help="it goes when this command ends")] = False,
+    sequential: Annotated[bool, typer.Option("-s", "--sequential", help="append a rising number")] = False,
+    file: FileOption = None,
+    hexadecimal: HexOption = False,
+    as_json: JsonOption = False,
+    timeout: TimeoutOption = 10.0,
+) -> None:
+    """Create a znode and print its path. An ephemeral one lives until Ctrl-C.
+
+    Example: synod create -s /jobs/job- first
+    """
+    with reported():
+        data = _value(value, file, hexadecimal=hexadecimal)
+
+        async def work(c: Cell) -> None:
+            created = await c.create(path, data, ephemeral=ephemeral, sequential=sequential)
+            if as_json:
+                print_json({"path": created})
+            else:
+                typer.echo(created)
+            if ephemeral:
+                sys.stdout.flush()
+                sys.stderr.write("it lives until Ctrl-C\n")
+                await asyncio.Event().wait()
+
+        _with_cell(cell, timeout, work)
+
+
+@app.command("ls")
+def list_(
+    path: Annotated[str, typer.Argument(metavar="PATH")] = "/",
+    cell: CellOption = DEFAULT_CELL,
+    as_json: JsonOption = False,
+    timeout: TimeoutOption = 10.0,
+) -> None:
+    """List a znode's children.
+
+    Example: synod ls /services
+    """
+    with reported():
+        names = _with_cell(cell, timeout, lambda c: c.children(path))
+        if as_json:
+            print_json({"path": path, "children": names})
+        else:
+            for name in names:
+                typer.echo(name)
+
+
+@app.command("rm")
+def remove(
+    path: PathArgument,
+    cell: CellOption = DEFAULT_CELL,
+    recursive: Annotated[bool, typer.Option("-r", "--recursive", help="everything below it first")] = False,
+    version: Annotated[int, typer.Option(help="only if the znode has this version")] = -1,
+    as_json: JsonOption = False,
+    timeout: TimeoutOption = 10.0,
+) -> None:
+    """Delete a znode.
+
+    Example: synod rm -r /jobs
+    """
+    with reported():
+        _with_cell(cell, timeout, lambda c: c.delete(path, version=version, recursive=recursive))
+        if as_json:
+            print_json({"path": path})
+
+
+@app.command()
+def status(cell: CellOption = DEFAULT_CELL, as_json: JsonOption = False, timeout: TimeoutOption = 5.0) -> None:
+    """Show what each replica of a cell does.
+
+    Example: synod status --cell 127.0.0.1:2181,127.0.0.1:2182,127.0.0.1:2183
+    """
+    with reported():
+        from ._status import show_status
+
+        raise SystemExit(show_status(cell, timeout=timeout, as_json=as_json))
+
+
+# -- work under a lock ---------------------------------------------------------------------------------------
+
+
+@app.command(context_settings={"allow_interspersed_args": False, "ignore_unknown_options": False})
+def lock(
+    path: PathArgument,
+    command: Annotated[list[str], typer.Argument(metavar="-- COMMAND...")],
+    cell: CellOption = DEFAULT_CELL,
+    timeout: Annotated[float | None, typer.Option(help="seconds to wait for the lock; without end by default")] = None,
+    try_: Annotated[bool, typer.Option("--try", help="do not wait for the lock")] = False,
+    code: Annotated[int, typer.Option("-E", min=0, max=255, help="exit code when the lock is not got or lost")] = 3,
+    session_timeout: Annotated[float, typer.Option(help="seconds until a silent holder loses the lock")] = 10.0,
+) -> None:
+    """Run a command while holding a lock; its token is in SYNOD_FENCING_TOKEN.
+
+    The command is stopped (TERM, then KILL) before the lock could have passed to somebody else.
+
+    Example: synod lock --timeout 30 /locks/backup -- ./backup.sh
+    """
+    with reported():
+        from ._locked import run_locked
+
+        raise SystemExit(
+            asyncio.run(
+                run_locked(
+                    cell,
+                    path,
+                    command,
+                    timeout=timeout,
+                    blocking=not try_,
+                    failure_code=code,
+                    session_timeout_ms=round(session_timeout * 1000),
+                )
+            )
+        )
+
+
+# -- evidence ------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def sim(
+    seeds: Annotated[int | None, typer.Option("--seeds", min=1, help="how many seeds to run")] = None,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="processes")] = 1,
+    start: Annotated[int, typer.Option("--from", help="the first seed")] = 0,
+    seed: Annotated[int | None, typer.Option("--seed", help="run this seed and print its trace hash")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run whole cells in a simulated world of faults, one per seed.
+
+    Example: synod sim --seeds 200 --jobs 2
+    """
+    with reported():
+        from synod.sim import command
+
+        raise SystemExit(command(seeds=seeds, jobs=jobs, start=start, seed=seed, json=as_json))
+
+
+@app.command()
+def demo(
+    requests: Annotated[str | None, typer.Option("--requests", metavar="FILE|-", help="JSON lines")] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="keep serving after the stream")] = False,
+    seed: Annotated[int, typer.Option("--seed", help="of the generated stream")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Run the main job: a cell, three instances of a service, real requests, kills, and an audit.
+
+    Example: synod demo
+    """
+    with reported():
+        from synod.demo import run
+
+        raise SystemExit(run(requests=requests, keep=keep, seed=seed, json=as_json))
+
+
+def main() -> None:
+    """The entry point; usage errors end with exit code 2."""
+    app()
