@@ -6,6 +6,9 @@ first, then `_front` (clients) and `_liveness` (sessions).
 
 from __future__ import annotations
 
+from synod.paxos import PaxosOptions
+from synod.tree import Tree
+
 from ._liveness import Deadlines, Touches
 from ._messages import (
     KIND_FIRST,
@@ -37,6 +40,7 @@ __all__ = [
     "Hello",
     "LogRead",
     "Note",
+    "PaxosOptions",
     "ReadMode",
     "Ready",
     "Recovered",
@@ -51,6 +55,7 @@ __all__ = [
     "Touch",
     "TouchAck",
     "Touches",
+    "Tree",
     "decode_message",
     "encode_message",
 ]

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from synod.base import MILLISECOND, ConfigError, Configuration, Member
-from synod.paxos import PaxosOptions
-from synod.replica import ReplicaOptions
+from synod.replica import PaxosOptions, ReplicaOptions
 
 ReadMode = Literal["linearizable", "sequential"]
 

@@ -11,15 +11,15 @@ import gc
 import logging
 import random
 import secrets
+import sys
 import time
 from collections.abc import Callable
 from typing import Final
 
 from synod import __version__
 from synod.base import MILLISECOND, Micros, Rng, Slot
-from synod.replica import LogRead, Ready, Replica, SnapshotRead
+from synod.replica import LogRead, Ready, Replica, SnapshotRead, Tree
 from synod.storage import FileSystem, RealFileSystem, Store, StoreOptions
-from synod.tree import Tree
 
 from ._clients import ClientConnection
 from ._config import Config
@@ -452,6 +452,4 @@ def _seeded() -> Rng:
 
 def is_compiled() -> bool:
     """Whether the compiled core runs."""
-    import synod.tree._tree as core
-
-    return not str(core.__file__).endswith(".py")
+    return not str(sys.modules[Tree.__module__].__file__).endswith(".py")

@@ -1,0 +1,77 @@
+# The house: everything that is run by hand or by a machine starts here. `make` alone says what there is.
+
+PYTHON ?= python3
+WORKERS ?= 2
+
+bin := .venv/bin
+pip := $(bin)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.DEFAULT_GOAL := help
+
+.PHONY: help demo test check lint types sim mutants bench bench-quick bench-smoke clean
+
+help:
+	@echo 'make demo     a cell, three instances of a service, 20,000 requests, two kills and an audit'
+	@echo 'make test     lint, types, layers and the whole test suite (about 6 minutes on 2 cores)'
+	@echo 'make check    the same without the slow tests (about 1 minute)'
+	@echo 'make sim      some hundred simulated histories with faults (SEEDS=N, JOBS=N)'
+	@echo 'make mutants  break the code on purpose, patch by patch, and see a test fail each time'
+	@echo 'make bench    the cell and its peers in turns on this machine (make bench-quick: 3 minutes)'
+	@echo 'make clean    forget the virtual environment and every cache'
+
+demo: .venv/.runs
+	@$(bin)/synod demo $(DEMO)
+
+test: lint types
+	$(bin)/pytest --quiet --numprocesses $(WORKERS) --dist loadgroup
+
+check: lint types
+	$(bin)/pytest --quiet --numprocesses $(WORKERS) --dist loadgroup -m 'not slow'
+
+lint: .venv/.tests
+	$(bin)/ruff check --quiet .
+	$(bin)/ruff format --quiet --check .
+
+types: .venv/.tests
+	$(bin)/mypy --no-error-summary
+
+SEEDS ?= 300
+JOBS ?= 2
+sim: .venv/.runs
+	$(bin)/synod sim --seeds $(SEEDS) --jobs $(JOBS)
+
+mutants: .venv/.tests
+	$(bin)/python tests/mutants/run.py
+
+bench: .venv/.runs
+	$(bin)/python -m bench $(BENCH)
+
+bench-quick: .venv/.runs
+	$(bin)/python -m bench --quick $(BENCH)
+
+bench-smoke: .venv/.runs
+	$(bin)/python -m bench --smoke
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+
+# An environment is made once, and brought up to date only when what it was made from has changed.
+.venv/.made: constraints.txt
+	@command -v $(PYTHON) >/dev/null 2>&1 || { \
+	  echo "There is no '$(PYTHON)' here: install Python 3.11 or newer (Debian: apt-get install python3 python3-venv), or name one with make PYTHON=/path/to/python3."; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "synod needs Python 3.11 or newer, and '$(PYTHON)' is $$($(PYTHON) -V 2>&1): name a newer one with make PYTHON=/path/to/python3."; exit 2; }
+	@test -x $(bin)/python || { echo 'Making the virtual environment .venv ...'; $(PYTHON) -m venv .venv; } || { rm -rf .venv; \
+	  echo "'$(PYTHON)' cannot make a virtual environment: on Debian, apt-get install python3-venv."; exit 2; }
+	@$(pip) pip hatchling editables
+	@touch $@
+
+.venv/.runs: .venv/.made pyproject.toml
+	@echo 'Installing synod ...'
+	@$(pip) --no-build-isolation --editable '.[http]'
+	@touch $@
+
+.venv/.tests: .venv/.runs
+	@echo 'Installing what the tests need ...'
+	@$(pip) --group test
+	@touch $@
