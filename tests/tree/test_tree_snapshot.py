@@ -9,7 +9,7 @@ from tree_load import Load
 from tree_world import RecordingSink, World, create, delete, exists, set_data, state_of
 
 from synod.base import Corruption
-from synod.tree import Tree
+from synod.tree import Tree, UnknownCommand
 
 
 def whole(tree: Tree, step: int = 1 << 18) -> list[bytes]:
@@ -117,7 +117,8 @@ def test_every_damage_is_noticed() -> None:
     for at in range(len(data)):
         for flip in (1, 0x80):
             broken = data[:at] + bytes([data[at] ^ flip]) + data[at + 1 :]
-            with pytest.raises(Corruption):
+            # Bytes 10 to 13 are the versions: what is damaged there looks like the work of a newer replica.
+            with pytest.raises(UnknownCommand if 10 <= at < 14 else Corruption):
                 Tree.restore([broken])
     for cut in range(len(data)):
         with pytest.raises(Corruption):

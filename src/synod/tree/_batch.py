@@ -65,7 +65,7 @@ _AUTH_BODY: Final = struct.Struct(">qIiH")
 
 
 class UnknownCommand(SynodError):
-    """The log holds what this version does not know: the replica stops, it never skips.
+    """The log, or a snapshot, holds what this version does not know: the replica stops, it never skips.
 
     Definite: nothing of the batch was applied.
     """

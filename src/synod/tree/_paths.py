@@ -10,7 +10,7 @@ ROOT: Final = b"/"
 _PLAIN: Final = re.compile(rb"(?:/(?!\.{1,2}(?:/|\Z))[ -.0-~]+)+\Z")
 """Printable ASCII names, none of them `.` or `..`: valid without a closer look."""
 
-_BARRED: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\uf8ff\ufff0-\U0010ffff]")
+_BARRED: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\uf8ff\ufff0-\U0010ffff]")
 """ZooKeeper bars these. It sees UTF-16 units, so that everything past U+FFFF counts as surrogates."""
 
 _NO_NAME: Final = ("", ".", "..")

@@ -20,7 +20,7 @@ from typing import Final
 
 from synod.base import Corruption
 
-from ._batch import FEATURE_LEVEL
+from ._batch import FEATURE_LEVEL, UnknownCommand
 from ._digest import Entity
 from ._znode import Znode
 
@@ -195,6 +195,7 @@ def read_records(chunks: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
 
     Raises:
         Corruption: anything is not as it was written.
+        UnknownCommand: it was written by a version that knows more.
     """
     stream = _Stream(chunks)
     seen = hashlib.blake2b(digest_size=16)
@@ -202,8 +203,10 @@ def read_records(chunks: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
     seen.update(header)
     magic, layout, level = _FILE.unpack(header)
     _demand(magic == MAGIC, "it does not begin like one")
-    _demand(layout == LAYOUT, f"its layout is version {layout}; this version reads {LAYOUT}")
-    _demand(1 <= level <= FEATURE_LEVEL, f"its feature level is {level}; this version knows 1 to {FEATURE_LEVEL}")
+    if layout != LAYOUT:
+        raise UnknownCommand(f"the snapshot of the tree has layout version {layout}; this replica reads {LAYOUT}")
+    if not 1 <= level <= FEATURE_LEVEL:
+        raise UnknownCommand(f"the snapshot of the tree has feature level {level}; this replica knows {FEATURE_LEVEL}")
     counts = {KIND_SESSION: 0, KIND_ZNODE: 0}
     first = True
     while True:

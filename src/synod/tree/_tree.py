@@ -176,6 +176,7 @@ class Tree(State):
 
         Raises:
             Corruption: the bytes are no whole and sound snapshot.
+            UnknownCommand: it was written by a version that knows more: this replica is too old for it.
         """
         tree = cls()
         tree._load(chunks)
