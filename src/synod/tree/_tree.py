@@ -192,6 +192,11 @@ class Tree(State):
         """Bytes of paths and values, as ZooKeeper counts its data size."""
         return self.data_bytes
 
+    def check(self) -> None:
+        """Assert every invariant, of the state and of the watches; slow, for tests and the simulator."""
+        super().check()
+        self.watches.check()
+
     # -- applying --------------------------------------------------------------------------------------
 
     def apply(self, slot: int, batch: bytes, sink: Sink) -> None:

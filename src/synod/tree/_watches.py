@@ -13,6 +13,7 @@ from __future__ import annotations
 import struct
 from typing import Final, Protocol
 
+from synod.base import invariant
 from synod.wire import (
     EVENT_CHILDREN_CHANGED,
     EVENT_CREATED,
@@ -94,10 +95,10 @@ class Watches:
             watcher = self._watchers.get(conn)
             if watcher is None:
                 watcher = _Watcher(session)
-                self._watchers[conn] = watcher
             path_bytes = watcher.path_bytes + len(path)
             if len(watcher.paths) >= WATCHES_PER_CONNECTION_MAX or path_bytes > WATCH_BYTES_PER_CONNECTION_MAX:
                 return False
+            self._watchers[conn] = watcher
             watcher.path_bytes = path_bytes
             watcher.paths[path] = None
         if kind & RECURSIVE and not kinds & RECURSIVE:
@@ -143,6 +144,22 @@ class Watches:
         for path in list(watcher.paths):
             self.remove(conn, path, DATA | CHILD | PERSISTENT | RECURSIVE)
         self._watchers.pop(conn, None)
+
+    def check(self) -> None:
+        """Assert the invariants; slow, for tests and the simulator.
+
+        Raises:
+            InvariantViolation: one does not hold.
+        """
+        pairs = [(conn, path) for path, here in self.table.items() for conn in here]
+        known = [(conn, path) for conn, watcher in self._watchers.items() for path in watcher.paths]
+        invariant(sorted(pairs) == sorted(known), "the table and the connections know the same watches")
+        invariant(all(here and all(here.values()) for here in self.table.values()), "nothing empty is in the table")
+        kinds = [kinds for here in self.table.values() for kinds in here.values()]
+        invariant(self.recursive == sum(bool(k & RECURSIVE) for k in kinds), "recursive watches are counted")
+        for watcher in self._watchers.values():
+            invariant(bool(watcher.paths), "a connection without watches is not known")
+            invariant(watcher.path_bytes == sum(map(len, watcher.paths)), "the bytes of paths are counted")
 
     # -- what triggers what ----------------------------------------------------------------------------
 
