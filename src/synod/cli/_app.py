@@ -341,7 +341,7 @@ def lock(
                 run_locked(
                     cell,
                     path,
-                    command,
+                    command[1:] if command[0] == "--" else command,
                     timeout=timeout,
                     blocking=not try_,
                     failure_code=code,

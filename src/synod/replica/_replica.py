@@ -369,7 +369,7 @@ class Replica:
         if slot <= self.tree.slot:
             return
         self.front.close_all("this replica takes over a snapshot")
-        self.tree = Tree.restore(chunks)
+        self.tree = type(self.tree).restore(chunks)
         invariant(self.tree.slot == slot, "a snapshot holds the state at its slot")
         self.front.tree = self.tree
         self._unapplied.clear()
