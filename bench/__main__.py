@@ -1,0 +1,3 @@
+"""The command `python -m bench`."""
+
+print("nothing to measure yet")

@@ -1,0 +1,7 @@
+"""The systems that tests compare with, from `bench.peers`: Apache ZooKeeper as the oracle, etcd beside it."""
+
+from __future__ import annotations
+
+from bench.peers import Etcd, Peer, Processes, ZooKeeper, four_letter_word, free_ports, zookeeper_command
+
+__all__ = ["Etcd", "Peer", "Processes", "ZooKeeper", "four_letter_word", "free_ports", "zookeeper_command"]

@@ -1,0 +1,52 @@
+"""What every test shares: the marker `requires`, and how hypothesis looks for counterexamples.
+
+`@pytest.mark.requires("zookeeper")` says that a test needs something from outside the project. Without it the
+test is skipped, and says so; where SYNOD_REQUIRE names it (`SYNOD_REQUIRE=zookeeper,etcd make test`), it fails.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+
+import hypothesis
+import pytest
+
+import _peers
+
+hypothesis.settings.register_profile("house", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("house")
+
+PRESENT: dict[str, Callable[[], bool]] = {
+    "zookeeper": lambda: _peers.zookeeper_command() is not None,
+    "etcd": lambda: shutil.which("etcd") is not None,
+    "strace": lambda: shutil.which("strace") is not None,
+    "root": lambda: os.geteuid() == 0,
+}
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker in item.iter_markers("requires"):
+        for name in marker.args:
+            if name not in PRESENT:
+                pytest.fail(f"requires({name!r}): tests/conftest.py does not know how to look for that", pytrace=False)
+            if PRESENT[name]():
+                continue
+            if name in os.environ.get("SYNOD_REQUIRE", "").split(","):
+                pytest.fail(f"{name} is not installed, and SYNOD_REQUIRE demands it", pytrace=False)
+            pytest.skip(f"{name} is not installed")
+
+
+@pytest.fixture(scope="session")
+def zookeeper_server(tmp_path_factory: pytest.TempPathFactory):
+    """One running Apache ZooKeeper server for the whole run of this worker: its `host:port`."""
+    with _peers.ZooKeeper(tmp_path_factory.mktemp("zookeeper"), replicas=1) as ensemble:
+        yield ensemble
+
+
+@pytest.fixture(scope="session")
+def zookeeper_ensemble(tmp_path_factory: pytest.TempPathFactory):
+    """Three running Apache ZooKeeper servers for the whole run of this worker."""
+    with _peers.ZooKeeper(tmp_path_factory.mktemp("ensemble"), replicas=3) as ensemble:
+        yield ensemble
