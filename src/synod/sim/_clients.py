@@ -1,0 +1,337 @@
+"""Simulated clients that speak the protocol's bytes, move between replicas, and keep a history for the judges.
+
+A client does one thing at a time: read or write a register, take a lock and write under it, watch a znode.
+Values are unique, so that a write can be told from every other one.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from synod.base import MILLISECOND, Micros
+from synod.wire import (
+    CREATE_EPHEMERAL_SEQUENTIAL,
+    ERR_NO_NODE,
+    EVENT_NONE,
+    OP_PING,
+    OP_SET_WATCHES,
+    XID_NOTIFICATION,
+    XID_PING,
+    XID_SET_WATCHES,
+    ConnectRequest,
+    Create,
+    Delete,
+    FrameSplitter,
+    GetChildren,
+    GetData,
+    Reader,
+    ReplyHeader,
+    Request,
+    SetData,
+    SetWatches,
+    decode_connect_response,
+    decode_reply,
+    encode_connect_request,
+    frame,
+    framed,
+    take_children_stat,
+    take_data,
+    take_event,
+    take_path_stat,
+    take_stat,
+)
+
+from ._checkers import NEVER, Holding, Operation, Seen
+
+if TYPE_CHECKING:
+    from ._world import World
+
+LOCK: Final = "/lock"
+THINK: Final = 60 * MILLISECOND
+ANSWER_PATIENCE: Final = 6_000 * MILLISECOND
+
+Answer = Callable[[ReplyHeader | None, Reader], None]
+
+
+class Client:
+    """One client and its session."""
+
+    def __init__(self, world: World, id_: int) -> None:
+        self.world = world
+        self.id = id_
+        self.rng = random.Random(world.rng.getrandbits(64))
+        self.conn = 0
+        self.machine = 0
+        self.session = 0
+        self.password = bytes(16)
+        self.timeout_ms = world.plan.session_timeout_ms
+        self.last_zxid = 0
+        self.paused_until: Micros = 0
+        self.lease_until: Micros = 0
+        self.finished = 0
+        self.histories: dict[str, list[Operation]] = {}
+        self.seen: list[Seen] = []
+        self.writes_sent = 0
+        self._splitter = FrameSplitter(1 << 24)
+        self._greeted = False
+        self._connect_sent: Micros = 0
+        self._xid = 0
+        self._waiting: list[tuple[int, Answer]] = []
+        self._asked_at: Micros = 0
+        self._pings: list[Micros] = []
+        self._pinged: Micros = 0
+        self._watched: dict[str, int] = {}
+        self._contender = ""
+        self._token = 0
+        self._held_since: Micros = 0
+        self._holding = False
+
+    # -- connection ----------------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Connect, ping, begin something new, or lose patience."""
+        now = self.world.now
+        self.world.after(self.rng.randrange(5_000, 30_000), "client", self.id)
+        if now < self.paused_until:
+            return
+        self._check_lease()
+        if self.conn == 0:
+            self._dial()
+            return
+        if not self._greeted:
+            if now - self._connect_sent > self.timeout_ms * MILLISECOND:
+                self.hang_up()
+            return
+        if now - self._pinged >= self.timeout_ms * MILLISECOND // 3:
+            self._pinged = now
+            self._pings.append(now)
+            self._send(frame(XID_PING, OP_PING))
+        if self._waiting and now - self._asked_at > ANSWER_PATIENCE:
+            self.hang_up()
+        elif not self._waiting and now - self._asked_at > THINK and not self.world.quiet:
+            self._begin()
+
+    def _dial(self) -> None:
+        ids = [
+            m.id for m in self.world.machines.values() if m.running and (self.id, m.id) not in self.world.client_cuts
+        ]
+        if not ids:
+            return
+        self.machine = self.rng.choice(ids)
+        self.conn = self.world.open_client(self, self.machine)
+        self._splitter = FrameSplitter(1 << 24)
+        self._greeted = False
+        self._connect_sent = self.world.now
+        self._pings.clear()
+        request = ConnectRequest(self.last_zxid, self.timeout_ms, self.session, self.password)
+        self._send(framed(encode_connect_request(request)))
+
+    def hang_up(self) -> None:
+        """Close our end."""
+        if self.conn:
+            self.world.hang_up(self)
+            self.lost()
+
+    def lost(self) -> None:
+        """The connection is gone: what was under way has an unknown outcome."""
+        self.conn = 0
+        waiting, self._waiting = self._waiting, []
+        for _, answer in waiting:
+            answer(None, Reader(b""))
+
+    def _send(self, data: bytes) -> None:
+        self.world.from_client(self, data)
+
+    def receive(self, data: bytes) -> None:
+        """Bytes of the replica."""
+        for reply in self._splitter.feed(data):
+            if not self._greeted:
+                self._greet(reply)
+            else:
+                self._reply(reply)
+
+    def _greet(self, reply: bytes) -> None:
+        response = decode_connect_response(reply)
+        self._greeted = True
+        if response.session_id == 0:
+            self._session_over()
+            self.hang_up()
+            return
+        if self.session == 0:
+            self.world.count("session")
+        self.session, self.password = response.session_id, response.password
+        self.lease_until = max(self.lease_until, self._connect_sent + self.timeout_ms * MILLISECOND)
+        self._pinged = self._connect_sent
+        if self._watched:
+            record = SetWatches(self.last_zxid, tuple(self._watched), (), ()).encode()
+            self._send(frame(XID_SET_WATCHES, OP_SET_WATCHES, record))
+
+    def _session_over(self) -> None:
+        self.world.count("session lost")
+        self._let_go(self.world.now)
+        self.session = 0
+        self.password = bytes(16)
+        self.last_zxid = 0
+        self._contender = ""
+        self._watched.clear()
+        self.seen.append(Seen("reply", "", 0))
+        self.world.watch_break(self)
+
+    def _reply(self, data: bytes) -> None:
+        header, reader = decode_reply(data)
+        if header.xid == XID_NOTIFICATION:
+            event = take_event(reader)
+            if event.type != EVENT_NONE and event.path in self._watched:
+                del self._watched[event.path]
+                self.seen.append(Seen("event", event.path, header.zxid))
+                self.world.count("watch event")
+            elif event.type != EVENT_NONE:
+                self.world.violated(f"client {self.id} got an event for {event.path}, which it does not watch")
+            return
+        self.last_zxid = max(self.last_zxid, header.zxid)
+        if header.xid == XID_PING:
+            if self._pings:
+                self.lease_until = max(self.lease_until, self._pings.pop(0) + self.timeout_ms * MILLISECOND)
+            return
+        if header.xid == XID_SET_WATCHES:
+            return
+        if not self._waiting or self._waiting[0][0] != header.xid:
+            self.world.violated(f"client {self.id} got an answer to request {header.xid} out of order")
+            return
+        _, answer = self._waiting.pop(0)
+        answer(header, reader)
+
+    def _ask(self, request: Request, answer: Answer) -> None:
+        self._xid += 1
+        self._asked_at = self.world.now
+        self._waiting.append((self._xid, answer))
+        self._send(frame(self._xid, request.op, request.encode()))
+
+    # -- work ----------------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        roll = self.rng.random()
+        if self._contender and not self._holding:
+            self._look_at_queue()
+        elif self._holding:
+            if roll < 0.5:
+                self._release()
+            else:
+                self._write(f"/r{self.rng.randrange(self.world.plan.keys)}")
+        elif roll < 0.4:
+            self._write(f"/r{self.rng.randrange(self.world.plan.keys)}")
+            if self.rng.random() < 0.3:  # in the pipe behind the write: answered in order, from after it
+                self._read(f"/r{self.rng.randrange(self.world.plan.keys)}")
+        elif roll < 0.85:
+            self._read(f"/r{self.rng.randrange(self.world.plan.keys)}")
+        else:
+            self._contend()
+
+    def _record(self, path: str, operation: Operation) -> None:
+        self.histories.setdefault(path, []).append(operation)
+
+    def _write(self, path: str) -> None:
+        self.writes_sent += 1
+        value = f"{self.id}.{self.writes_sent}".encode()
+        called = self.world.now
+        self.world.written.setdefault(path, {})[value] = None
+
+        def answer(header: ReplyHeader | None, reader: Reader) -> None:
+            if header is None:
+                self._record(path, Operation(self.id, "write", value, called, NEVER))
+            elif header.err == 0:
+                stat = take_stat(reader)
+                self._record(path, Operation(self.id, "write", value, called, self.world.now))
+                self._saw(path, stat.mzxid)
+                self.finished += 1
+            elif header.err == ERR_NO_NODE:
+                # Not there yet: create it; an unknown create counts as nothing here, its value is empty.
+                self._ask(Create(path, b"", with_stat=True), lambda _h, _r: None)
+            else:
+                self.world.refused(self, header.err)
+
+        self._ask(SetData(path, value), answer)
+
+    def _read(self, path: str) -> None:
+        called = self.world.now
+        arm = path not in self._watched and not self.world.plan.sequential and self.rng.random() < 0.5
+
+        def answer(header: ReplyHeader | None, reader: Reader) -> None:
+            if header is None or header.err not in (0, ERR_NO_NODE):
+                return
+            self.finished += 1
+            if header.err == ERR_NO_NODE:
+                return
+            value, stat = take_data(reader)
+            self._record(path, Operation(self.id, "read", value, called, self.world.now))
+            self._saw(path, stat.mzxid)
+            if arm:
+                self._watched[path] = stat.mzxid
+                self.seen.append(Seen("armed", path, stat.mzxid))
+
+        self._ask(GetData(path, arm), answer)
+
+    def _saw(self, path: str, zxid: int) -> None:
+        self.seen.append(Seen("reply", path, zxid))
+
+    # -- the lock ------------------------------------------------------------------------------------------
+
+    def _contend(self) -> None:
+        session = self.session
+
+        def answer(header: ReplyHeader | None, reader: Reader) -> None:
+            if header is None:
+                self.world.count("contender unknown")  # it may be there; it goes with the session
+                return
+            if header.err == ERR_NO_NODE:
+                self._ask(Create(LOCK, b"", with_stat=True), lambda _h, _r: None)
+            elif header.err == 0 and session == self.session:
+                self._contender, stat = take_path_stat(reader)
+                self._token = stat.czxid
+                self.finished += 1
+
+        self._ask(Create(f"{LOCK}/c-", b"", flags=CREATE_EPHEMERAL_SEQUENTIAL, with_stat=True), answer)
+
+    def _look_at_queue(self) -> None:
+        session, me = self.session, self._contender
+
+        def answer(header: ReplyHeader | None, reader: Reader) -> None:
+            if header is None or header.err or session != self.session or me != self._contender:
+                return
+            names, _ = take_children_stat(reader)
+            mine = me.rpartition("/")[2]
+            if mine in names and min(names, key=lambda name: name[-10:]) == mine and not self.world.plan.sequential:
+                self._holding = True
+                self._held_since = self.world.now
+                self.world.count("lock held")
+                self._check_lease()
+            self.finished += 1
+
+        self._ask(GetChildren(LOCK, with_stat=True), answer)
+
+    def _release(self) -> None:
+        contender, self._contender = self._contender, ""
+        self._let_go(self.world.now)
+        self._ask(Delete(contender), lambda _h, _r: None)
+
+    def _check_lease(self) -> None:
+        """A client believes in its lock no longer than its lease."""
+        if self._holding and self.world.now >= self.lease_until:
+            self._let_go(self.lease_until)
+
+    def _let_go(self, until: Micros) -> None:
+        if self._holding:
+            self._holding = False
+            until = min(until, self.lease_until)
+            if until > self._held_since:
+                self.world.holdings.append(Holding(LOCK, self.id, self._token, self._held_since, until))
+            self._contender = self._contender if self.conn else ""
+
+    def finish(self) -> None:
+        """The run is over: close what is still open."""
+        self._let_go(self.world.now)
+        for _, answer in self._waiting:
+            answer(None, Reader(b""))
+        self._waiting.clear()

@@ -1,0 +1,104 @@
+"""`synod sim`: many seeds on several processes, with progress; or one seed and its trace hash."""
+
+from __future__ import annotations
+
+import json as json_module
+import os
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+
+from synod.base import UserError
+
+from ._world import Outcome, run_seed, summary
+
+SHOWN_FAILURES_MAX = 20
+
+
+def command(*, seeds: int | None, jobs: int, start: int, seed: int | None, json: bool) -> int:
+    """Run seeds; returns 0 when no oracle found anything, else 1.
+
+    Raises:
+        UserError: neither `seeds` nor `seed` was given.
+    """
+    if seed is not None:
+        return _one(seed, json=json)
+    if seeds is None:
+        raise UserError("give --seeds N to run many seeds, or --seed S to run one")
+    outcomes: list[Outcome] = []
+    live = sys.stderr.isatty() and not json
+    for outcome in _run(range(start, start + seeds), jobs):
+        outcomes.append(outcome)
+        if live:
+            bad = sum(1 for o in outcomes if o.violation)
+            sys.stderr.write(f"\r{len(outcomes)}/{seeds} seeds, {bad} violations ")
+            sys.stderr.flush()
+    if live:
+        sys.stderr.write("\n")
+    return _report(outcomes, json=json)
+
+
+def _run(seeds: range, jobs: int) -> Iterator[Outcome]:
+    if jobs == 1:
+        for seed in seeds:
+            yield run_seed(seed)
+        return
+    with ProcessPoolExecutor(max_workers=min(jobs, os.cpu_count() or 1, len(seeds))) as pool:
+        for done in as_completed([pool.submit(run_seed, seed) for seed in seeds]):
+            yield done.result()
+
+
+def _one(seed: int, *, json: bool) -> int:
+    outcome = run_seed(seed)
+    if json:
+        sys.stdout.write(json_module.dumps(_as_dict(outcome)) + "\n")
+    else:
+        for name, count in outcome.faults.items():
+            sys.stdout.write(f"{count:8}  {name}\n")
+        if outcome.violation:
+            sys.stdout.write(f"violation: {outcome.violation}\n")
+        sys.stdout.write(f"trace {outcome.trace}\n")
+    return 1 if outcome.violation else 0
+
+
+def _as_dict(outcome: Outcome) -> dict[str, object]:
+    return {
+        "seed": outcome.seed,
+        "violation": outcome.violation,
+        "trace": outcome.trace,
+        "faults": outcome.faults,
+        "virtual_seconds": outcome.virtual / 1_000_000,
+        "seconds": round(outcome.seconds, 3),
+        "operations": outcome.operations,
+        "slots": outcome.slots,
+    }
+
+
+def _report(outcomes: list[Outcome], *, json: bool) -> int:
+    bad = sorted((o for o in outcomes if o.violation), key=lambda o: o.seed)
+    faults = summary(outcomes)
+    virtual = sum(o.virtual for o in outcomes) / 1_000_000
+    seconds = sum(o.seconds for o in outcomes)
+    if json:
+        sys.stdout.write(
+            json_module.dumps(
+                {
+                    "seeds": len(outcomes),
+                    "violations": [_as_dict(o) for o in bad],
+                    "faults": faults,
+                    "virtual_seconds": round(virtual, 1),
+                    "core_seconds": round(seconds, 1),
+                }
+            )
+            + "\n"
+        )
+        return 1 if bad else 0
+    for name, count in faults.items():
+        sys.stdout.write(f"{count:8}  {name}\n")
+    for outcome in bad[:SHOWN_FAILURES_MAX]:
+        sys.stdout.write(f"seed {outcome.seed}: {outcome.violation}\n    synod sim --seed {outcome.seed}\n")
+    sys.stdout.write(
+        f"{len(outcomes)} seeds, {len(bad)} violations; {virtual:.0f} simulated seconds in {seconds:.0f} core seconds "
+        f"({virtual / max(seconds, 0.001):.0f} times real time)\n"
+    )
+    return 1 if bad else 0

@@ -1,0 +1,356 @@
+"""A simulated machine: a disk that survives, and a process on it that comes and goes.
+
+Hosts the very same `Replica`, `Store` and `Tree` as the server does.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from typing import TYPE_CHECKING
+
+from synod.base import BALLOT_ZERO, Ballot, Configuration, Corruption, Micros, NoSpace, Slot, StorageError, invariant
+from synod.paxos import Accepted, Promise
+from synod.paxos import decode as decode_paxos
+from synod.replica import (
+    KIND_FIRST,
+    DiskWrite,
+    LogRead,
+    Ready,
+    Replica,
+    SnapshotInstall,
+    SnapshotRead,
+    SnapshotWrite,
+)
+from synod.storage import Identity, MemoryFileSystem, Store, StoreOptions, format_directory
+from synod.tree import Sink, Tree
+
+if TYPE_CHECKING:
+    from ._world import World
+
+DIRECTORY = "/data"
+SEGMENT_BYTES = 64 * 1024
+READY_TURNS_MAX = 10_000
+
+Job = DiskWrite | LogRead | SnapshotWrite | SnapshotRead | SnapshotInstall
+
+
+class WitnessTree(Tree):
+    """A state machine that reports every value that it applies."""
+
+    witness: object = None  # set on the class of one machine's life, see `Machine.start`
+
+    __slots__ = ()
+
+    def apply(self, slot: int, batch: bytes, sink: Sink) -> None:
+        """Report, then apply."""
+        witness = self.witness
+        if isinstance(witness, Witness):
+            witness.applied(slot, batch)
+        super().apply(slot, batch, sink)
+
+
+class Witness:
+    """Compares what one machine applies with what others applied in the same slot."""
+
+    def __init__(self, world: World, machine: int) -> None:
+        self._world = world
+        self._machine = machine
+
+    def applied(self, slot: Slot, batch: bytes) -> None:
+        """One value per slot."""
+        self._world.value_applied(self._machine, slot, batch)
+
+
+class Machine:
+    """One machine of the cell."""
+
+    def __init__(self, world: World, id_: int, configuration: Configuration) -> None:
+        self.world = world
+        self.id = id_
+        self.rng = random.Random(world.rng.getrandbits(64))
+        self.fs = MemoryFileSystem()
+        self.store: Store | None = None
+        self.replica: Replica | None = None
+        self.life = 0
+        self.paused_until: Micros = 0
+        self.rate = 1_000_000 + (self.rng.randrange(-world.plan.drift, world.plan.drift + 1) if world.plan.drift else 0)
+        self.offset = self.rng.randrange(0, 1 << 40)
+        self.wall_offset_ms = 0
+        self.full_until: Micros = 0
+        self.fail_next_sync = False
+        self.slow_until: Micros = 0
+        self.durable_promised = BALLOT_ZERO
+        self.durable: dict[Slot, Ballot] = {}
+        self._configuration = configuration
+        self._jobs: deque[Job] = deque()
+        self._busy: list[Job] = []
+        self._full = False
+        format_directory(self.fs, DIRECTORY, Identity(id_, 1, configuration))
+
+    # -- clocks --------------------------------------------------------------------------------------------
+
+    def now(self) -> Micros:
+        """This machine's monotonic clock."""
+        return self.world.now * self.rate // 1_000_000 + self.offset
+
+    def wall_ms(self) -> int:
+        """This machine's wall clock."""
+        return 1_700_000_000_000 + self.world.now // 1000 + self.wall_offset_ms
+
+    def at(self, local: Micros) -> Micros:
+        """When the world's time will be so that this machine's clock shows `local`."""
+        return (local - self.offset) * 1_000_000 // self.rate + 1
+
+    @property
+    def running(self) -> bool:
+        """Whether its process runs and is not paused."""
+        return self.replica is not None and self.world.now >= self.paused_until
+
+    # -- life ----------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the process from what the disk holds."""
+        self.life += 1
+        self._jobs.clear()
+        self._busy = []
+        self._full = False
+        self.fail_next_sync = False
+        self.fs.fail = self._fail
+        store = self.store = Store.open(
+            self.fs,
+            DIRECTORY,
+            cell_id=self._configuration.cell_id,
+            replica_id=self.id,
+            options=StoreOptions(segment_bytes=SEGMENT_BYTES),
+        )
+        recovered = store.recovered
+        kind: type[WitnessTree] = type(
+            "MachineTree", (WitnessTree,), {"__slots__": (), "witness": Witness(self.world, self.id)}
+        )
+        if recovered.snapshot_slot:
+            tree: Tree = kind.restore(store.snapshot_chunks())
+        else:
+            tree = kind(configuration=self._configuration.encode())
+        self.durable_promised = recovered.promised
+        self.durable = {entry.slot: entry.ballot for entry in recovered.entries}
+        self.replica = Replica(
+            id=self.id,
+            configuration=self._configuration,
+            options=self.world.plan.options,
+            recovered=recovered,
+            tree=tree,
+            boot=store.boot,
+            rng=random.Random(self.rng.getrandbits(64)),
+            draw_secret=self.rng.randbytes,
+            now=self.now(),
+            wall_ms=self.wall_ms(),
+        )
+        self.world.machine_started(self)
+        self.drain()
+        self._arm()
+
+    def kill(self, *, power_cut: bool) -> None:
+        """End the process; with a power cut, what was not synced is torn, lost and reordered."""
+        self.replica = None
+        if power_cut:
+            self.fs.crash_randomly(self.rng)
+        elif self.store is not None:
+            # The kernel still has what was written: it reaches the disk.
+            self.fs.crash(lambda: True, lambda count: count)
+        self.store = None
+        self.world.machine_stopped(self)
+
+    def _fail(self, operation: str, path: str) -> StorageError | None:
+        if operation == "sync" and self.fail_next_sync and path.endswith(".seg"):
+            self.fail_next_sync = False
+            self.world.count("disk error")
+            return StorageError(f"{path}: injected")
+        if operation == "write" and self.world.now < self.full_until and path.endswith("prepared.tmp"):
+            self.world.count("disk full")
+            return NoSpace(f"{path}: injected")
+        return None
+
+    # -- inputs --------------------------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """A timer fired."""
+        if self.replica is not None and self.running and self.now() >= self.replica.next_deadline():
+            self.replica.tick(self.now(), self.wall_ms())
+            self.drain()
+        self._arm()
+
+    def _arm(self) -> None:
+        if self.replica is None:
+            return
+        due = max(self.at(self.replica.next_deadline()), self.world.now + 200, self.paused_until + 1)
+        self.world.wake_at(self, due)
+
+    def drain(self) -> None:
+        """Do what the core asks for, until it asks for nothing."""
+        for _ in range(READY_TURNS_MAX):
+            replica = self.replica
+            if replica is None:
+                return
+            ready = replica.ready()
+            self._do(ready)
+            if not ready.more:
+                return
+        invariant(False, "the core comes to rest")
+
+    def _do(self, ready: Ready) -> None:
+        world = self.world
+        if ready.stop is not None:
+            world.violated(f"replica {self.id} stopped: {ready.stop}")
+        self._jobs.extend(ready.writes)
+        self._jobs.extend(ready.log_reads)
+        self._jobs.extend(ready.snapshot_writes)
+        self._jobs.extend(ready.snapshot_reads)
+        if ready.snapshot_install is not None:
+            self._jobs.append(ready.snapshot_install)
+        self._begin_jobs()
+        for peer, message, _bulk in ready.messages:
+            self._check_durable(message)
+            world.network.send(self.id, peer, message)
+        for conn, data in ready.client_output:
+            world.to_client(self, conn, data)
+        for conn, _reason in ready.client_closes:
+            world.close_client(self, conn)
+        for note in ready.notes:
+            world.note(self, note.kind, note.text)
+        replica = self.replica
+        if replica is not None and replica.paxos.role == "leader":
+            world.leader_seen(self.id, replica.paxos.ballot)
+
+    def _check_durable(self, data: bytes) -> None:
+        """Durable before visible, looked at from outside: at the door of the network."""
+        if data[0] >= KIND_FIRST:
+            return
+        message = decode_paxos(data)
+        if isinstance(message, Promise) and message.ballot > self.durable_promised:
+            self.world.violated(f"replica {self.id} promised {message.ballot} before it was durable")
+        if isinstance(message, Accepted):
+            replica = self.replica
+            mark = replica.paxos.chosen_mark if replica is not None else 0
+            if message.ballot > self.durable_promised or (
+                message.slot > mark and self.durable.get(message.slot, BALLOT_ZERO) < message.ballot
+            ):
+                self.world.violated(f"replica {self.id} accepted slot {message.slot} before it was durable")
+
+    # -- the disk ------------------------------------------------------------------------------------------
+
+    def _begin_jobs(self) -> None:
+        """Start on everything that waits; it is done, and durable, after a while."""
+        if self._busy or not self._jobs or self.store is None:
+            return
+        self._busy = list(self._jobs)
+        self._jobs.clear()
+        try:
+            for job in self._busy:
+                if isinstance(job, DiskWrite):
+                    self.store.append(
+                        promised=job.promised, chosen_mark=job.chosen_mark, entries=job.entries, peers=job.peers
+                    )
+        except NoSpace:
+            # As the server's disk thread does: nothing was written of this one, try again a little later.
+            written = self._busy.index(job)
+            self._jobs.extendleft(reversed(self._busy[written:]))
+            self._busy = self._busy[:written]
+            self._say_room(has_room=False)
+            self.world.after(500_000, "retry", self.id, self.life)
+            if not self._busy:
+                return
+        except StorageError:
+            self._die()
+            return
+        latency = self.rng.randrange(60, 400)
+        if self.world.now < self.slow_until:
+            latency = self.rng.randrange(1_000, 900_000)
+            self.world.count("slow sync")
+        self.world.after(latency, "disk", self.id, self.life)
+
+    def retry(self) -> None:
+        """Try again to write what had no room."""
+        self._begin_jobs()
+
+    def disk_done(self) -> None:
+        """The jobs that were started are done."""
+        store, jobs = self.store, self._busy
+        if store is None or self.replica is None:
+            return
+        self._busy = []
+        try:
+            store.sync()
+            writes = [job for job in jobs if isinstance(job, DiskWrite)]
+            for write in writes:
+                self.durable_promised = max(self.durable_promised, write.promised)
+                for entry in write.entries:
+                    self.durable[entry.slot] = max(self.durable.get(entry.slot, BALLOT_ZERO), entry.ballot)
+            for job in jobs:
+                self._other(store, job)
+            if writes and self.replica is not None:
+                self.replica.persisted(writes[-1].id, self.now())
+            try:
+                store.prepare()
+                self._say_room(has_room=True)
+            except NoSpace:
+                self._say_room(has_room=False)
+                self.world.after(500_000, "room", self.id, self.life)
+        except StorageError:
+            self._die()
+            return
+        self.drain()
+        self._begin_jobs()
+
+    def look_for_room(self) -> None:
+        """The disk was full: is there room again?"""
+        if self.store is None or self.replica is None:
+            return
+        try:
+            self.store.prepare()
+            self._say_room(has_room=True)
+        except NoSpace:
+            self.world.after(500_000, "room", self.id, self.life)
+        except StorageError:
+            self._die()
+            return
+        self.drain()
+
+    def _say_room(self, *, has_room: bool) -> None:
+        if self._full == has_room and self.replica is not None:
+            self._full = not has_room
+            self.replica.abstain(not has_room, self.now())
+
+    def _die(self) -> None:
+        """The disk failed: the process stops at once, and is started again later."""
+        self.kill(power_cut=True)
+        self.world.after(self.rng.randrange(100_000, 1_000_000), "restart", self.id)
+
+    def _other(self, store: Store, job: Job) -> None:
+        replica = self.replica
+        if replica is None:
+            return
+        now = self.now()
+        match job:
+            case LogRead(id_, from_slot, bytes_max):
+                replica.log_read(id_, store.read(from_slot, bytes_max), now)
+            case SnapshotWrite(slot, chunk, first, last):
+                if first:
+                    store.snapshot_begin(slot)
+                store.snapshot_write(chunk)
+                if last:
+                    store.snapshot_commit()
+                    self.world.count("snapshot")
+                    replica.snapshot_saved(slot, store.log_start, now)
+            case SnapshotRead(id_, slot, offset, bytes_max):
+                replica.snapshot_read(id_, *store.snapshot_read(slot, offset, bytes_max), now)
+            case SnapshotInstall(slot, file, promised):
+                try:
+                    store.install_file(slot, file, promised=promised)
+                except Corruption:
+                    replica.snapshot_refused(now)
+                else:
+                    self.world.count("snapshot installed")
+                    replica.snapshot_installed(slot, store.snapshot_chunks(), now)
+            case _:
+                pass

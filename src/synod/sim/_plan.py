@@ -1,0 +1,106 @@
+"""What goes wrong in one seed: fault classes are switched on and off, and sizes varied, swarm style.
+
+Ref: Groce et al. 2012 (swarm testing: leaving features out finds more than using all of them always).
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, fields
+
+from synod.base import MILLISECOND, Micros
+from synod.paxos import PaxosOptions
+from synod.replica import ReplicaOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The faults of one seed; a class that is off is False or 0. Times in microseconds.
+
+    Args:
+        crashes: power cuts: unsynced sectors are torn, lost and reordered.
+        pauses: a process stands still, its clock does not.
+        partitions: replicas cut off from each other, both ways.
+        one_way: partitions that let one direction through.
+        resets: connections close and open again.
+        slow_disks: syncs take up to a second.
+        disk_errors: a sync fails; the process stops and starts again.
+        disk_full: no room for a segment for a while.
+        drift: clocks run at different speeds, up to this many parts per million.
+        wall_jumps: wall clocks jump by minutes.
+        client_cuts: clients lose their connections.
+        client_pauses: clients fall silent, long enough to lose their sessions.
+        snapshots: snapshots are taken all the time, and logs trimmed behind them.
+        hand_overs: leaders are asked to hand over.
+    """
+
+    replicas: int
+    clients: int
+    keys: int
+    crashes: bool
+    pauses: bool
+    partitions: bool
+    one_way: bool
+    resets: bool
+    slow_disks: bool
+    disk_errors: bool
+    disk_full: bool
+    drift: int
+    wall_jumps: bool
+    client_cuts: bool
+    client_pauses: bool
+    snapshots: bool
+    hand_overs: bool
+    in_flight: int
+    sequential: bool
+    delay: Micros
+    session_timeout_ms: int
+    fault_every: Micros
+
+    @classmethod
+    def draw(cls, rng: random.Random) -> Plan:
+        """A plan from chance."""
+
+        def on(share: float = 0.5) -> bool:
+            return rng.random() < share
+
+        return cls(
+            replicas=rng.choice((1, 3, 3, 3, 3, 5)),
+            clients=rng.randrange(2, 6),
+            keys=rng.randrange(1, 4),
+            crashes=on(),
+            pauses=on(),
+            partitions=on(),
+            one_way=on(0.3),
+            resets=on(),
+            slow_disks=on(0.3),
+            disk_errors=on(0.2),
+            disk_full=on(0.15),
+            drift=rng.choice((0, 0, 100, 1_000)),
+            wall_jumps=on(0.3),
+            client_cuts=on(),
+            client_pauses=on(),
+            snapshots=on(0.4),
+            hand_overs=on(0.3),
+            in_flight=rng.choice((1, 1, 1, 2, 4)),
+            sequential=on(0.15),
+            delay=rng.choice((100, 500, 5_000, 20_000)),
+            session_timeout_ms=rng.choice((1_500, 4_000)),
+            fault_every=rng.choice((150, 500, 1_500)) * MILLISECOND,
+        )
+
+    @property
+    def options(self) -> ReplicaOptions:
+        """The core's settings under this plan."""
+        return ReplicaOptions(
+            paxos=PaxosOptions(in_flight_slots_max=self.in_flight, cache_bytes_max=20_000, fetch_bytes_max=4_000),
+            reads="sequential" if self.sequential else "linearizable",
+            session_timeout_ms_min=1_000,
+            snapshot_log_bytes=6_000 if self.snapshots else 1 << 30,
+            snapshot_step_bytes=500,
+            transfer_chunk_bytes=700,
+        )
+
+    def switched_on(self) -> list[str]:
+        """The names of the fault classes that are on."""
+        return [f.name for f in fields(self) if f.type in ("bool", bool) and getattr(self, f.name) is True]

@@ -1,0 +1,565 @@
+"""A whole cell with its clients under one virtual clock, from one seed.
+
+Safety first: faults of the plan's classes, with every step judged. Then liveness: everything heals, and all
+replicas and clients must get on within a bounded time. The same seed gives the same run, and the same trace
+hash, in every process on every machine.
+
+Read `run_seed`, then `World.run`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from synod.base import MILLISECOND, SECOND, Ballot, Configuration, InvariantViolation, Member, Micros, Slot
+from synod.wire import STATE_EXPIRED
+
+from ._checkers import Holding, Operation, Seen, exclusive, linearizable, watches_ordered
+from ._clients import Client
+from ._machine import Machine
+from ._network import Network
+from ._plan import Plan
+
+SAFETY_TIME: Final = 15 * SECOND
+LIVENESS_TIME: Final = 30 * SECOND
+"""Healed, a cell must elect, catch up and serve everybody within this: many times an election timeout."""
+
+CELL_ID: Final = "5e" * 16
+
+
+class Violation(Exception):
+    """An oracle's verdict: the system did what it must not do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a seed.
+
+    Args:
+        violation: what went wrong, or None.
+        trace: hash of everything that happened, in order.
+        faults: how often each fault fired, and each thing worth counting happened.
+        virtual: simulated microseconds.
+        seconds: real ones.
+        operations: client operations that were answered.
+        slots: slots that were applied.
+    """
+
+    seed: int
+    violation: str | None
+    trace: str
+    faults: dict[str, int]
+    virtual: Micros
+    seconds: float
+    operations: int
+    slots: int
+
+
+class World:
+    """Machines, links, clients, faults and judges of one seed."""
+
+    def __init__(self, seed: int, plan: Plan | None = None) -> None:
+        self.seed = seed
+        self.rng = random.Random(seed)
+        self.plan = plan if plan is not None else Plan.draw(self.stream("plan"))
+        self.now: Micros = SECOND
+        self.quiet = False
+        self.counts: dict[str, int] = {}
+        self._events: list[tuple[Micros, int, str, tuple[object, ...]]] = []
+        self._count = 0
+        self._trace = hashlib.blake2b(digest_size=16)
+        self._wakes: dict[int, Micros] = {}
+        self._faults = self.stream("faults")
+        # Judges.
+        self._values: dict[Slot, bytes] = {}
+        self._applied: dict[int, Slot] = {}
+        self._leaders: dict[Ballot, int] = {}
+        self.holdings: list[Holding] = []
+        self.written: dict[str, dict[bytes, None]] = {}
+        self._seen_done: list[list[Seen]] = []
+        # The cell.
+        self.network = Network(self)
+        members = tuple(Member(i, f"127.0.0.1:{7000 + i}") for i in range(1, self.plan.replicas + 1))
+        configuration = Configuration(CELL_ID, members)
+        self.machines = {member.id: Machine(self, member.id, configuration) for member in members}
+        self.clients = {i: Client(self, i) for i in range(1, self.plan.clients + 1)}
+        self._conns: dict[tuple[int, int], Client] = {}
+        self._next_conn = 0
+        self.client_cuts: dict[tuple[int, int], None] = {}
+        self._order_of: dict[tuple[str, int], Micros] = {}
+
+    def stream(self, name: str) -> random.Random:
+        """Chance of its own for one concern, so that one more draw here changes nothing there."""
+        return random.Random(f"{self.seed}/{name}")
+
+    # -- events --------------------------------------------------------------------------------------------
+
+    def at(self, when: Micros, kind: str, *what: object) -> None:
+        """Have something happen at a time."""
+        self._count += 1
+        heapq.heappush(self._events, (when, self._count, kind, what))
+
+    def after(self, delay: Micros, kind: str, *what: object) -> None:
+        """Have something happen after a while."""
+        self.at(self.now + delay, kind, *what)
+
+    def wake_at(self, machine: Machine, when: Micros) -> None:
+        """Wake a machine for its timers; one pending wake a machine, the earliest."""
+        pending = self._wakes.get(machine.id)
+        if pending is None or when < pending or pending <= self.now:
+            self._wakes[machine.id] = when
+            self.at(when, "wake", machine.id, machine.life)
+
+    def count(self, what: str) -> None:
+        """Count a fault that fired, or something that must have happened at all."""
+        self.counts[what] = self.counts.get(what, 0) + 1
+
+    def note(self, machine: Machine, kind: str, text: str) -> None:
+        """What a core reports."""
+        self._mark("note", machine.id, kind, text)
+
+    def violated(self, text: str) -> None:
+        """An oracle speaks.
+
+        Raises:
+            Violation: always.
+        """
+        raise Violation(text)
+
+    def _mark(self, *what: object) -> None:
+        self._trace.update(repr((self.now, *what)).encode())
+
+    def run(self, until: Micros) -> None:
+        """Let time pass."""
+        events = self._events
+        while events and events[0][0] <= until:
+            when, _, kind, what = heapq.heappop(events)
+            self.now = max(self.now, when)
+            self._mark(kind, *(item if not isinstance(item, bytes) else len(item) for item in what))
+            getattr(self, f"_on_{kind}")(*what)
+        self.now = until
+
+    def _on_wake(self, id_: int, life: int) -> None:
+        machine = self.machines[id_]
+        if machine.life == life and self._wakes.get(id_, 0) <= self.now:
+            self._wakes.pop(id_, None)
+            machine.wake()
+
+    def _on_message(self, a: int, b: int, life: int, data: bytes) -> None:
+        self.network.deliver(a, b, life, data)
+
+    def _on_closed(self, id_: int, life: int, peer: int) -> None:
+        machine = self.machines[id_]
+        if machine.life != life or machine.replica is None:
+            return
+        if not machine.running:
+            self.at(machine.paused_until + 1, "closed", id_, life, peer)
+            return
+        machine.replica.peer_closed(peer, machine.now())
+        machine.drain()
+        self.after(self._faults.randrange(20_000, 100_000), "connect", id_, peer)
+
+    def _on_connect(self, a: int, b: int) -> None:
+        pair = (min(a, b), max(a, b))
+        if pair in self.network.open:
+            return
+        self.network.connect(a, b)
+        if pair not in self.network.open:
+            self.after(100_000, "connect", a, b)
+
+    def _on_disk(self, id_: int, life: int) -> None:
+        machine = self.machines[id_]
+        if machine.life == life:
+            if self.now < machine.paused_until:
+                self.at(machine.paused_until + 1, "disk", id_, life)
+            else:
+                machine.disk_done()
+
+    def _on_retry(self, id_: int, life: int) -> None:
+        if self.machines[id_].life == life:
+            self.machines[id_].retry()
+
+    def _on_room(self, id_: int, life: int) -> None:
+        if self.machines[id_].life == life:
+            self.machines[id_].look_for_room()
+
+    def _on_restart(self, id_: int) -> None:
+        if self.machines[id_].replica is None:
+            self.machines[id_].start()
+
+    def _on_client(self, id_: int) -> None:
+        self.clients[id_].tick()
+
+    def _on_bytes_up(self, machine_id: int, life: int, conn: int, data: bytes) -> None:
+        machine = self.machines[machine_id]
+        if machine.life != life or machine.replica is None or (machine_id, conn) not in self._conns:
+            return
+        if not machine.running:
+            self.at(machine.paused_until + 1, "bytes_up", machine_id, life, conn, data)
+            return
+        machine.replica.client_data(conn, data, machine.now())
+        machine.drain()
+
+    def _on_bytes_down(self, machine_id: int, conn: int, data: bytes) -> None:
+        client = self._conns.get((machine_id, conn))
+        if client is None or client.conn != conn:
+            return
+        if self.now < client.paused_until:
+            self.at(client.paused_until + 1, "bytes_down", machine_id, conn, data)
+            return
+        client.receive(data)
+
+    def _on_hung_up(self, machine_id: int, conn: int) -> None:
+        client = self._conns.pop((machine_id, conn), None)
+        if client is not None and client.conn == conn:
+            client.lost()
+
+    def _on_conn_gone(self, machine_id: int, life: int, conn: int) -> None:
+        machine = self.machines[machine_id]
+        if machine.life != life or machine.replica is None:
+            return
+        if not machine.running:
+            self.at(machine.paused_until + 1, "conn_gone", machine_id, life, conn)
+            return
+        machine.replica.client_closed(conn, machine.now())
+        machine.drain()
+
+    # -- machines ------------------------------------------------------------------------------------------
+
+    def machine_started(self, machine: Machine) -> None:
+        """A process runs: its peers will find it."""
+        self._applied[machine.id] = machine.replica.tree.slot if machine.replica is not None else 0
+        for other in self.machines:
+            if other != machine.id:
+                self.after(self._faults.randrange(5_000, 40_000), "connect", machine.id, other)
+
+    def machine_stopped(self, machine: Machine) -> None:
+        """A process is gone, and its connections with it."""
+        for other in self.machines:
+            if other != machine.id:
+                self.network.disconnect(machine.id, other)
+        for id_, conn in list(self._conns):
+            if id_ == machine.id:
+                self.after(self._faults.randrange(100, 5_000), "hung_up", id_, conn)
+
+    def value_applied(self, machine: int, slot: Slot, batch: bytes) -> None:
+        """One value per slot, on whatever replica, in whatever life; and contiguous."""
+        known = self._values.setdefault(slot, batch)
+        if known != batch:
+            self.violated(f"slot {slot} has one value on replica {machine} and another elsewhere")
+        self._mark("applied", machine, slot)
+
+    def leader_seen(self, machine: int, ballot: Ballot) -> None:
+        """One leader per ballot."""
+        if self._leaders.setdefault(ballot, machine) != machine:
+            self.violated(f"replicas {self._leaders[ballot]} and {machine} both lead with ballot {ballot}")
+
+    # -- clients' connections ------------------------------------------------------------------------------
+
+    def open_client(self, client: Client, machine_id: int) -> int:
+        """A client connects to a machine."""
+        machine = self.machines[machine_id]
+        self._next_conn += 1
+        self._conns[machine_id, self._next_conn] = client
+        if machine.replica is not None:
+            machine.replica.client_opened(self._next_conn, machine.now())
+        return self._next_conn
+
+    def from_client(self, client: Client, data: bytes) -> None:
+        """Bytes on their way up."""
+        if client.conn:
+            machine = self.machines[client.machine]
+            delay = self._order(("up", client.conn))
+            self.at(delay, "bytes_up", client.machine, machine.life, client.conn, data)
+
+    def to_client(self, machine: Machine, conn: int, data: bytes) -> None:
+        """Bytes on their way down."""
+        self.at(self._order(("down", conn)), "bytes_down", machine.id, conn, data)
+
+    def close_client(self, machine: Machine, conn: int) -> None:
+        """A replica closes a client's connection, after what it had sent."""
+        self.at(self._order(("down", conn)), "hung_up", machine.id, conn)
+        self.after(1, "conn_gone", machine.id, machine.life, conn)
+
+    def hang_up(self, client: Client) -> None:
+        """A client closes its connection."""
+        machine = self.machines[client.machine]
+        self._conns.pop((client.machine, client.conn), None)
+        self.at(self._order(("up", client.conn)), "conn_gone", client.machine, machine.life, client.conn)
+
+    def _order(self, key: tuple[str, int]) -> Micros:
+        when = max(self._order_of.get(key, 0) + 1, self.now + self.network.delay() // 2)
+        self._order_of[key] = when
+        return when
+
+    def refused(self, client: Client, err: int) -> None:
+        """A write was refused for a reason that this workload never gives."""
+        if err != STATE_EXPIRED:
+            self.violated(f"client {client.id} got the error {err}")
+
+    def watch_break(self, client: Client) -> None:
+        """A client's session ended: what it watched is forgotten, and its order starts anew."""
+        self._seen_done.append(client.seen)
+        client.seen = []
+
+    # -- faults --------------------------------------------------------------------------------------------
+
+    def _on_fault(self) -> None:
+        plan, rng = self.plan, self._faults
+        machine = self.machines[rng.choice(list(self.machines))]
+        choices = [
+            name
+            for name in (
+                "crashes",
+                "pauses",
+                "partitions",
+                "one_way",
+                "resets",
+                "slow_disks",
+                "disk_errors",
+                "disk_full",
+                "wall_jumps",
+                "client_cuts",
+                "client_pauses",
+                "hand_overs",
+            )
+            if getattr(plan, name)
+        ]
+        if choices:
+            getattr(self, f"_fault_{rng.choice(choices)}")(machine)
+        self.after(rng.randrange(plan.fault_every // 2, plan.fault_every * 2), "fault")
+
+    def _fault_crashes(self, machine: Machine) -> None:
+        if machine.replica is None or not machine.running:
+            return
+        self.count("crash")
+        machine.kill(power_cut=self._faults.random() < 0.7)
+        self.after(self._faults.randrange(20_000, 2 * SECOND), "restart", machine.id)
+
+    def _fault_pauses(self, machine: Machine) -> None:
+        if machine.running:
+            self.count("pause")
+            machine.paused_until = self.now + self._faults.randrange(50_000, 4 * SECOND)
+            self.wake_at(machine, machine.paused_until + 1)
+
+    def _fault_partitions(self, _machine: Machine) -> None:
+        self._cut_off(one_way=False)
+
+    def _fault_one_way(self, _machine: Machine) -> None:
+        self._cut_off(one_way=True)
+
+    def _cut_off(self, *, one_way: bool) -> None:
+        rng = self._faults
+        self.network.heal()
+        shape = rng.choice(("split", "split", "chain", "star"))
+        ids = list(self.machines)
+        rng.shuffle(ids)
+        for at, a in enumerate(ids):
+            for b in ids[at + 1 :]:
+                joined = {
+                    "split": (at < len(ids) // 2) == (ids.index(b) < len(ids) // 2),
+                    "chain": ids.index(b) == at + 1,
+                    "star": at == 0,
+                }[shape]
+                if not joined:
+                    self.network.cut[a, b] = None
+                    if not one_way:
+                        self.network.cut[b, a] = None
+                        if rng.random() < 0.5:
+                            self.network.disconnect(a, b)
+        self.count("one-way cut" if one_way else "partition")
+        self.after(rng.randrange(200_000, 4 * SECOND), "heal")
+
+    def _on_heal(self) -> None:
+        self.network.heal()
+
+    def _fault_resets(self, machine: Machine) -> None:
+        other = self._faults.choice(list(self.machines))
+        if other != machine.id:
+            self.count("reset")
+            self.network.disconnect(machine.id, other)
+
+    def _fault_slow_disks(self, machine: Machine) -> None:
+        machine.slow_until = self.now + self._faults.randrange(200_000, 3 * SECOND)
+
+    def _fault_disk_errors(self, machine: Machine) -> None:
+        machine.fail_next_sync = True
+
+    def _fault_disk_full(self, machine: Machine) -> None:
+        machine.full_until = self.now + self._faults.randrange(200_000, 3 * SECOND)
+
+    def _fault_wall_jumps(self, machine: Machine) -> None:
+        self.count("wall jump")
+        machine.wall_offset_ms = self._faults.randrange(-600_000, 600_000)
+
+    def _fault_client_cuts(self, _machine: Machine) -> None:
+        client = self.clients[self._faults.choice(list(self.clients))]
+        if client.conn:
+            self.count("client cut")
+            client.hang_up()
+
+    def _fault_client_pauses(self, _machine: Machine) -> None:
+        client = self.clients[self._faults.choice(list(self.clients))]
+        if client.paused_until > self.now:
+            return  # a longer pause would let what arrives later overtake what waits for the end of this one
+        self.count("client pause")
+        client.paused_until = self.now + self._faults.randrange(100_000, 6 * SECOND)
+
+    def _fault_hand_overs(self, machine: Machine) -> None:
+        if machine.replica is not None and machine.running and machine.replica.paxos.role == "leader":
+            self.count("hand-over")
+            machine.replica.hand_over(machine.now())
+            machine.drain()
+
+    # -- the two phases --------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Start everything."""
+        for machine in self.machines.values():
+            machine.start()
+        for id_ in self.clients:
+            self.after(self._faults.randrange(1_000, 300_000), "client", id_)
+        self.after(SECOND, "fault")
+
+    def heal(self) -> None:
+        """No more faults; whoever is down comes up."""
+        self._events = [event for event in self._events if event[2] not in ("fault", "heal")]
+        heapq.heapify(self._events)
+        self.network.heal()
+        for machine in self.machines.values():
+            machine.paused_until = 0
+            machine.full_until = 0
+            machine.slow_until = 0
+            machine.fail_next_sync = False
+            if machine.replica is None:
+                machine.start()
+            self.wake_at(machine, self.now + 1)
+        for client in self.clients.values():
+            client.paused_until = 0
+            client.finished = 0
+
+    def demand_progress(self) -> None:
+        """Healed, every client must get things done, and the replicas must agree.
+
+        Raises:
+            Violation: they do not, in a time that is many times an election timeout.
+        """
+        until = self.now + LIVENESS_TIME
+        while any(client.finished < 3 for client in self.clients.values()):
+            if self.now >= until:
+                stuck = [client.id for client in self.clients.values() if client.finished < 3]
+                self.violated(f"after healing, the clients {stuck} get nothing done in {LIVENESS_TIME // SECOND} s")
+            self.run(self.now + 200 * MILLISECOND)
+        self.quiet = True
+        while not self._settled():
+            if self.now >= until:
+                slots = {m.id: m.replica.tree.slot if m.replica else None for m in self.machines.values()}
+                self.violated(f"after healing, the replicas do not reach one slot: {slots}")
+            self.run(self.now + 50 * MILLISECOND)
+        self._compare_states()
+
+    def _settled(self) -> bool:
+        replicas = [machine.replica for machine in self.machines.values()]
+        slots = {replica.tree.slot for replica in replicas if replica is not None}
+        marks = {replica.paxos.chosen_mark for replica in replicas if replica is not None}
+        return len(slots) == 1 and marks == slots and all(replica is not None for replica in replicas)
+
+    def _compare_states(self) -> None:
+        digests = {}
+        for machine in self.machines.values():
+            if machine.replica is not None:
+                tree = machine.replica.tree
+                tree.check()
+                tree.freeze()
+                while tree.digest_pending:
+                    tree.digest_step(1_000)
+                digests[machine.id] = tree.digest()
+        if len(set(digests.values())) != 1:
+            self.violated(f"at one slot the replicas have different digests: {digests}")
+
+    def judge(self) -> None:
+        """The judges of whole histories.
+
+        Raises:
+            Violation: one of them finds something.
+        """
+        for client in self.clients.values():
+            client.finish()
+            self._seen_done.append(client.seen)
+        for seen in self._seen_done:
+            wrong = watches_ordered(seen)
+            if wrong is not None:
+                self.violated(wrong)
+        wrong = exclusive(self.holdings)
+        if wrong is not None:
+            self.violated(wrong)
+        self._judge_registers()
+
+    def _judge_registers(self) -> None:
+        histories: dict[str, list[Operation]] = {}
+        for client in self.clients.values():
+            for path, operations in client.histories.items():
+                histories.setdefault(path, []).extend(operations)
+        tree = next(machine.replica.tree for machine in self.machines.values() if machine.replica is not None)
+        for path in sorted(histories):
+            node = tree.nodes.get(path.encode())
+            value = None if node is None else (node.data or b"")
+            operations = histories[path]
+            acknowledged = sum(1 for op in operations if op.kind == "write" and op.returned < 1 << 61)
+            unknown = sum(1 for op in operations if op.kind == "write") - acknowledged
+            version = 0 if node is None else node.version
+            if not acknowledged <= version <= acknowledged + unknown:
+                self.violated(
+                    f"{path} was written {version} times, with {acknowledged} acknowledged writes and {unknown} unknown"
+                )
+            last = Operation(0, "read", value, self.now, self.now + 1)
+            if self.plan.sequential:
+                continue  # such reads promise less; what was acknowledged is counted above
+            if not linearizable([*operations, last], b""):
+                self.violated(f"the history of {path} is not linearizable")
+
+    def trace(self) -> str:
+        """The hash of everything that has happened."""
+        return self._trace.hexdigest()
+
+
+def run_seed(seed: int, plan: Plan | None = None) -> Outcome:
+    """Run one seed, both phases and all judges."""
+    began = time.perf_counter()
+    world = World(seed, plan)
+    violation = None
+    try:
+        world.begin()
+        world.run(world.now + SAFETY_TIME)
+        world.heal()
+        world.demand_progress()
+        world.judge()
+    except (Violation, InvariantViolation) as found:
+        violation = f"{type(found).__name__}: {found}"
+    except Exception as broken:  # noqa: BLE001 -- whatever the system under test raises is a finding
+        violation = f"{type(broken).__name__}: {broken}"
+    return Outcome(
+        seed=seed,
+        violation=violation,
+        trace=world.trace(),
+        faults=dict(sorted(world.counts.items())),
+        virtual=world.now,
+        seconds=time.perf_counter() - began,
+        operations=sum(len(ops) for client in world.clients.values() for ops in client.histories.values()),
+        slots=max(world._values, default=0),  # noqa: SLF001 -- our own
+    )
+
+
+def summary(outcomes: Sequence[Outcome]) -> dict[str, int]:
+    """How often each fault fired over many seeds."""
+    total: dict[str, int] = {}
+    for outcome in outcomes:
+        for name, count in outcome.faults.items():
+            total[name] = total.get(name, 0) + count
+    return dict(sorted(total.items()))
