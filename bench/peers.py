@@ -1,4 +1,4 @@
-"""Start and stop the systems that a cell is compared with: Debian's Apache ZooKeeper and etcd.
+"""Start and stop what is compared: a cell of synod, Debian's Apache ZooKeeper, Debian's etcd.
 
 Each lives in a directory of its own, on free loopback ports, with its data on disk and every acknowledgement
 synced, as its package configures it; each is stopped by process id. The interop tests use them as well.
@@ -10,10 +10,12 @@ import contextlib
 import json
 import os
 import random
+import secrets
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Mapping, Sequence
@@ -357,3 +359,79 @@ class Etcd(Peer):
 
     def version(self) -> str:
         return str(self.ask(0, "/v3/maintenance/status", {}).get("version", ""))
+
+
+class SynodCell(Peer):
+    """A cell of synod, each replica a process of its own, run as a user runs it.
+
+    Args:
+        directory: an empty one, its own.
+        replicas: how many.
+        settings: keys of the configuration, as `{"session.timeout_ms_min": 1000}`.
+    """
+
+    name = "synod"
+
+    def __init__(self, directory: Path, replicas: int = 3, *, settings: Mapping[str, object] | None = None) -> None:
+        super().__init__(directory, replicas)
+        self.settings = settings or {}
+        self.http_ports: list[int] = []
+
+    def format(self) -> None:
+        """Write the configurations and give every directory its identity."""
+        ports = free_ports(3 * self.replicas)
+        self.ports = ports[: self.replicas]
+        peer_ports = ports[self.replicas : 2 * self.replicas]
+        self.http_ports = ports[2 * self.replicas :]
+        cell_id = secrets.token_hex(16)
+        peers = "".join(f'[[peers]]\nid = {i + 1}\naddress = "127.0.0.1:{port}"\n' for i, port in enumerate(peer_ports))
+        overrides = [part for key, value in self.settings.items() for part in ("--set", f"{key}={value}")]
+        for i in range(self.replicas):
+            config = self.directory / f"replica-{i + 1}.toml"
+            config.write_text(
+                f'id = {i + 1}\ncell_id = "{cell_id}"\ndata_dir = "replica-{i + 1}"\n'
+                f'[listen]\nclient = "127.0.0.1:{self.ports[i]}"\npeer = "127.0.0.1:{peer_ports[i]}"\n'
+                f'http = "127.0.0.1:{self.http_ports[i]}"\n{peers}'
+            )
+            synod = [sys.executable, "-m", "synod"]
+            subprocess.run([*synod, "format", str(config)], check=True, stdout=subprocess.DEVNULL)
+            self.processes.add([*synod, "serve", str(config), *overrides])
+
+    def begin(self) -> None:
+        if not self.processes.commands:
+            self.format()
+        for number in range(self.replicas):
+            self.processes.start(number)
+
+    def status(self, number: int) -> dict[str, object]:
+        """What a replica says of itself.
+
+        Raises:
+            OSError: it does not answer.
+        """
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.http_ports[number]}/status", timeout=2) as answer:
+            found: dict[str, object] = json.load(answer)
+        return found
+
+    def serving(self) -> bool:
+        for number, process in enumerate(self.processes.running):
+            if process is None:
+                continue
+            try:
+                url = f"http://127.0.0.1:{self.http_ports[number]}/readyz"
+                with urllib.request.urlopen(url, timeout=2):
+                    pass
+            except OSError:
+                return False
+        return True
+
+    def leader(self) -> int | None:
+        for number, process in enumerate(self.processes.running):
+            with contextlib.suppress(OSError, ValueError):
+                if process is not None and self.status(number)["role"] == "leader":
+                    return number
+        return None
+
+    def version(self) -> str:
+        status = self.status(0)
+        return f"{status['version']} ({'compiled' if status['compiled'] else 'pure Python'})"
