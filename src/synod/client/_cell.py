@@ -1,127 +1,120 @@
-"""The asyncio client of a cell, or of an Apache ZooKeeper ensemble: one session, moved between replicas by itself.
+"""The asyncio client of a cell: `connect` and `Cell`.
 
-No task per request: a request is a future that the session's reply completes. Read `Cell.get`, then `_run`.
+Every method sends its request at once, in the order of the calls, and waits for the answer. Read
+`Cell.get`, then `_call`, then `_watch.watch`; the session below is `_session`, its connections `_driver`.
 """
 
+# ruff: noqa: ASYNC109 - a request's deadline goes with the request, also when it waits for a connection
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
-import time
-from collections.abc import AsyncIterator, Callable, Generator, Sequence
+import ssl
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 from synod.base import (
+    MILLISECOND,
+    SECOND,
     BadArguments,
+    Clock,
     Micros,
     NodeExists,
     NoNode,
-    NotApplied,
-    OperationTimeout,
-    RemoteProtocolError,
-    SynodError,
+    NotEmpty,
     UserError,
-    error_for_code,
 )
 from synod.wire import (
     ACL,
+    CREATE_CONTAINER,
     CREATE_EPHEMERAL,
     CREATE_SEQUENTIAL,
+    CREATE_TTL,
+    CREATE_TTL_SEQUENTIAL,
     ERR_RUNTIME_INCONSISTENCY,
-    EVENT_NONE,
-    FRAME_BYTES_MAX,
-    OP_CLOSE_SESSION,
-    OP_DELETE,
-    OP_ERROR,
-    OP_EXISTS,
-    OP_GET_ACL,
-    OP_GET_CHILDREN2,
-    OP_GET_DATA,
-    OP_MULTI,
-    OP_SET_ACL,
-    OP_SET_DATA,
-    OP_SYNC,
+    OK,
+    OP_WHO_AM_I,
     OPEN_ACL,
-    Change,
+    VERSION_ANY,
+    Bare,
     Create,
     Delete,
     Exists,
     GetACL,
     GetChildren,
     GetData,
+    Id,
     Multi,
     MultiResult,
     Reader,
+    Request,
     SetACL,
     SetData,
     Stat,
     Sync,
     WatcherEvent,
-    path_problem,
     take_acl,
     take_children_stat,
     take_data,
+    take_ids,
     take_multi,
     take_path,
     take_path_stat,
     take_stat,
+    validate_path,
+)
+from synod.wire import (
+    Change as WireChange,
 )
 
+from ._clock import SystemClock
+from ._driver import Driver
+from ._errors import Unavailable
+from ._explain import refused
 from ._hosts import parse_hosts
-from ._session import Call, ClientSession, State, WatchKind
+from ._lease import Lease
+from ._session import Changed, Event, Fired, Lapsed, Session, SessionOptions, State
+from ._transaction import Transaction
+from ._watch import Change, watch
+from ._watches import CHILD, DATA, Watcher
 
 if TYPE_CHECKING:
     from synod.recipes import Election, Lock
 
 T = TypeVar("T")
-Fire = Callable[[WatcherEvent], None]
 
-DIAL_TIMEOUT_S: Final = 2.0
-RETRY_FIRST_S: Final = 0.02
-RETRY_MAX_S: Final = 1.0
-VALUE_BYTES_MAX: Final = FRAME_BYTES_MAX - 1024
-"""A value must fit into a frame together with its path and header."""
+Listener = Callable[[State], None]
+"""Is told of every change of the session's state, on the event loop."""
 
 
-def boot_clock() -> Micros:
-    """Microseconds of a clock that goes on while the machine sleeps: a lease does not wait for us."""
-    if hasattr(time, "CLOCK_BOOTTIME"):
-        return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000
-    return time.monotonic_ns() // 1000
+class SessionInfo(NamedTuple):
+    """A session as its client knows it. Whoever has `id` and `password` may resume it."""
 
-
-class _Connection(asyncio.Protocol):
-    """The present TCP connection."""
-
-    def __init__(self, cell: Cell) -> None:
-        self._cell = cell
-        self.transport: asyncio.Transport | None = None
-        self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.Transport", transport)
-
-    def data_received(self, data: bytes) -> None:
-        self._cell.bytes_received(self, data)
-
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 -- the protocol's signature
-        if not self.lost.done():
-            self.lost.set_result(None)
+    id: int
+    password: bytes
+    timeout_ms: int
+    state: State
+    address: str
+    last_zxid: int
 
 
 class Cell:
-    """A client of a cell.
+    """A connection to a cell, or to an Apache ZooKeeper ensemble, that keeps itself up.
 
-    Made by `synod.connect`. When the session expires (this client was cut off for longer than its timeout), a
-    new one is opened by itself; what hung on the old one, locks and ephemerals, is gone, and says so.
+    It moves to another replica when its own fails; what cannot be known then is said (`OutcomeUnknown`), reads
+    are repeated by themselves. When the session is over a new one is opened: ephemerals, locks and watches of
+    the old one end with a clear error or a `gap`, never silently.
+
+    Not thread-safe: it belongs to the event loop on which it was made.
 
     Args:
-        hosts: `host:port,host:port,...`, of some or all replicas.
-        timeout: seconds that one request may take, waiting for a connection included.
-        session_timeout_ms: how long the cell keeps the session of a silent client.
-        session_id: of a session to resume, with `password`.
+        hosts: `host:port,host:port`.
+        timeout: seconds that a request waits for its answer, unless it says otherwise.
+        session_timeout_ms: how long the cell keeps the session without a word from it; the cell may adjust it.
+        auth: (scheme, credentials) pairs, sent before anything else.
+        tls: for cells that ask for it.
+        session: of `SessionInfo`: resume this session instead of opening one.
     """
 
     def __init__(
@@ -130,513 +123,566 @@ class Cell:
         *,
         timeout: float = 10.0,
         session_timeout_ms: int = 10_000,
-        session_id: int = 0,
-        password: bytes = bytes(16),
+        auth: Iterable[tuple[str, str | bytes]] = (),
+        tls: ssl.SSLContext | None = None,
+        session: SessionInfo | None = None,
+        clock: Clock | None = None,
+        rng: random.Random | None = None,
     ) -> None:
         self.hosts = parse_hosts(hosts)
         self.timeout = timeout
-        self._session_timeout_ms = session_timeout_ms
-        self._session = self._new_session(session_id, password)
-        self._auths: list[tuple[str, bytes]] = []
-        self._connection: _Connection | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._flush_due = False
-        self._listeners: list[Callable[[State], None]] = []
-        self._connected = asyncio.Event()
-        self._closing = False
-        self._last_failure = "no replica has been tried yet"
+        self._clock = clock or SystemClock()
+        self._session = Session(
+            self.hosts,
+            options=SessionOptions(
+                session_timeout_ms=session_timeout_ms, last_zxid_seen=session.last_zxid if session else 0
+            ),
+            rng=rng or random.Random(),
+            now=self._clock.monotonic(),
+            session_id=session.id if session else 0,
+            password=session.password if session else b"",
+        )
+        self._session.is_gone = _is_gone
+        self._tls = tls
+        self._driver: Driver | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._listeners: list[Listener] = []
+        self._leases: list[Lease] = []
+        self._background: set[asyncio.Task[Any]] = set()
+        self._state_waiters: list[asyncio.Future[None]] = []
+        for scheme, credentials in auth:
+            self._session.add_auth(scheme, _bytes(credentials), sink=None)
 
-    def _new_session(self, session_id: int = 0, password: bytes = bytes(16)) -> ClientSession:
-        session = ClientSession(self._session_timeout_ms, session_id=session_id, password=password)
-        session.on_state = self._state_changed
-        return session
+    # -- opening and closing --------------------------------------------------------------------------
 
-    # -- life ----------------------------------------------------------------------------------------------
+    async def start(self) -> None:
+        """Connect, and wait until a replica serves the session; `async with` and `await` do this.
+
+        Raises:
+            Unavailable: none did within the cell's timeout; nothing was done.
+        """
+        if self._driver is None:
+            self._loop = asyncio.get_running_loop()
+            self._driver = Driver(self._session, self._clock, self._tls, self._heard)
+            self._driver.start()
+        try:
+            await self.wait_connected(timeout=self.timeout)
+        except BaseException:
+            await self.close()
+            raise
+
+    def __await__(self) -> Generator[Any, Any, Self]:
+        """Connect."""
+        yield from self.start().__await__()
+        return self
 
     async def __aenter__(self) -> Self:
+        """Connect."""
         await self.start()
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        """End the session."""
         await self.close()
 
-    def __await__(self) -> Generator[None, None, Cell]:
-        yield from self.start().__await__()
-        return self
-
-    async def start(self) -> None:
-        """Connect.
-
-        Raises:
-            OperationTimeout: no replica answered in `timeout` seconds; nothing was done.
-        """
-        if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._run())
-        try:
-            async with asyncio.timeout(self.timeout):
-                await self._connected.wait()
-        except TimeoutError:
-            await self.close()
-            addresses = ",".join(f"{host}:{port}" for host, port in self.hosts)
-            raise OperationTimeout(
-                f"no replica of {addresses} took this client in within {self.timeout:g} s ({self._last_failure}); "
-                f"is the cell running, and has it a majority?"
-            ) from None
-
     async def close(self) -> None:
-        """End the session: its ephemerals and locks go at once."""
-        if self._closing:
+        """End the session at the cell: its ephemerals and locks go at once. May be called again."""
+        await self._stop_background()
+        if self._driver is None or self._loop is None:
+            self._session.abandon()
             return
-        self._closing = True
-        if self._session.state == "connected":
-            with contextlib.suppress(SynodError):
-                await self._call(OP_CLOSE_SESSION, b"", _nothing, timeout=min(2.0, self.timeout))
-        self._session.close()
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-        if self._connection is not None and self._connection.transport is not None:
-            self._connection.transport.abort()
+        future: asyncio.Future[None] = self._loop.create_future()
+        self._session.close(future, self.now())
+        self._driver.touched()
+        try:
+            await future
+        finally:
+            self._driver.shut()
+
+    async def detach(self) -> SessionInfo:
+        """Leave without ending the session: whoever has what is returned may resume it within its timeout."""
+        info = self.session
+        await self._stop_background()
+        self._session.abandon()
+        if self._driver is not None:
+            self._driver.start()
+            self._driver.shut()
+        return info
+
+    async def _stop_background(self) -> None:
+        for task in tuple(self._background):
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+
+    # -- the session ----------------------------------------------------------------------------------
 
     @property
     def state(self) -> State:
-        """Of the session: connecting, connected, suspended, expired or closed."""
+        """Where the session stands; `suspended` is jeopardy: it may be kept, or be over soon."""
         return self._session.state
 
     @property
+    def session(self) -> SessionInfo:
+        """The session as it is now."""
+        s = self._session
+        address = str(s.address) if s.address and s.state == "connected" else ""
+        return SessionInfo(s.session_id, s.password, s.timeout // MILLISECOND, s.state, address, s.last_zxid)
+
+    @property
     def session_id(self) -> int:
-        """The session's id; another after an expiry."""
+        """The session's id; another one after an expiry, 0 while there is none."""
         return self._session.session_id
 
     @property
-    def session_password(self) -> bytes:
-        """With the id, what resumes the session from another process."""
-        return self._session.password
-
-    @property
     def session_timeout_ms(self) -> int:
-        """What the cell granted."""
-        return self._session.timeout_ms
+        """What the cell granted; before it did, what is asked for."""
+        return self._session.timeout // MILLISECOND
 
     @property
     def lease_deadline(self) -> Micros:
-        """Until when, on `boot_clock`, nobody can have ended this session."""
+        """Until when the session is safe if nothing more is heard; microseconds of `now`."""
         return self._session.lease_deadline
 
-    def add_listener(self, listener: Callable[[State], None]) -> None:
-        """Have a function called at every change of state."""
+    def now(self) -> Micros:
+        """The session's clock, which goes on during suspend."""
+        return self._clock.monotonic()
+
+    def lease(self, what: str, *, session_id: int | None = None) -> Lease:
+        """Watch over the session's lease, on which `what` depends.
+
+        Args:
+            what: for error messages, such as "the lock /a".
+            session_id: of the session meant; when it is over by now, so is the lease.
+        """
+        lease = Lease(self, what, self.session_id if session_id is None else session_id)
+        self._leases.append(lease)
+        self._guard(1)
+        lease.begin()
+        return lease
+
+    def let_go(self, lease: Lease) -> None:
+        """Watch over this lease no more; for `Lease` itself."""
+        if lease in self._leases:
+            self._leases.remove(lease)
+            self._guard(-1)
+
+    def _guard(self, change: int) -> None:
+        if self._driver is not None:
+            self._driver.guard(change)
+
+    def add_listener(self, listener: Listener) -> None:
+        """Tell this callable of every change of the session's state."""
         self._listeners.append(listener)
 
-    def remove_listener(self, listener: Callable[[State], None]) -> None:
-        """Have it called no more."""
+    def remove_listener(self, listener: Listener) -> None:
+        """Tell it no more; it may be unknown."""
         if listener in self._listeners:
             self._listeners.remove(listener)
 
-    def _state_changed(self, state: State) -> None:
-        if state == "connected":
-            self._connected.set()
-        else:
-            self._connected.clear()
-        for listener in list(self._listeners):
-            listener(state)
-
-    # -- the connection ------------------------------------------------------------------------------------
-
-    async def _run(self) -> None:
-        """Keep a connection to some replica; go on to the next when it is lost."""
-        loop = asyncio.get_running_loop()
-        hosts = list(self.hosts)
-        random.shuffle(hosts)
-        wait = RETRY_FIRST_S
-        failures = 0
-        while not self._closing:
-            host, port = hosts[failures % len(hosts)]
-            try:
-                async with asyncio.timeout(DIAL_TIMEOUT_S):
-                    _, connection = await loop.create_connection(lambda: _Connection(self), host, port)
-            except (OSError, TimeoutError) as failure:
-                self._last_failure = f"{host}:{port}: {failure or 'no answer'}"
-                failures += 1
-                if failures % len(hosts) == 0:
-                    await asyncio.sleep(wait * (0.5 + random.random()))
-                    wait = min(2 * wait, RETRY_MAX_S)
-                continue
-            self._connection = connection
-            self._session.connection_made(boot_clock())
-            self._flush()
-            await connection.lost
-            took_in = self._session.state == "connected"
-            self._connection = None
-            self._session.connection_lost()
-            if self._session.state == "expired":
-                self._begin_anew()
-            failures += 1
-            if took_in:
-                wait = RETRY_FIRST_S
-            else:
-                self._last_failure = f"{host}:{port} closed the connection"
-                await asyncio.sleep(wait * (0.5 + random.random()))
-                wait = min(2 * wait, RETRY_MAX_S)
-
-    def _begin_anew(self) -> None:
-        """The session is over; open another one, with the same credentials."""
-        self._session = self._new_session()
-        for scheme, credentials in self._auths:
-            self._session.add_auth(scheme, credentials, None)
-
-    def bytes_received(self, connection: _Connection, data: bytes) -> None:
-        """Bytes from the present connection."""
-        if connection is not self._connection:
-            return
-        try:
-            self._session.receive(data, boot_clock())
-        except RemoteProtocolError as fault:
-            self._last_failure = str(fault)
-            self._session.hang_up = True
-        if self._session.state == "expired":
-            self._session.hang_up = True
-        self._flush()
-
-    def _flush(self) -> None:
-        self._flush_due = False
-        connection = self._connection
-        if connection is None or connection.transport is None:
-            return
-        out = self._session.take_output()
-        if out:
-            connection.transport.write(out)
-        if self._session.hang_up:
-            connection.transport.close()
-            return
-        if self._timer is None:
-            self._arm()
-
-    def _arm(self) -> None:
-        delay = max(0, self._session.next_deadline() - boot_clock()) / 1_000_000
-        self._timer = asyncio.get_running_loop().call_later(max(delay, 0.001), self._tick)
-
-    def _tick(self) -> None:
-        self._timer = None
-        if self._closing or self._connection is None:
-            return
-        self._session.tick(boot_clock())
-        self._flush()
-
-    def _flush_soon(self) -> None:
-        """Write once for all requests of this turn of the loop."""
-        if not self._flush_due:
-            self._flush_due = True
-            asyncio.get_running_loop().call_soon(self._flush)
-
-    # -- requests ------------------------------------------------------------------------------------------
-
-    async def _call(
-        self,
-        op: int,
-        record: bytes,
-        read: Callable[[Reader], T],
-        *,
-        watch: tuple[WatchKind, str, Fire] | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109 -- a deadline of the request, not of the task
-    ) -> T:
-        if len(record) > FRAME_BYTES_MAX - 16:
-            raise BadArguments(
-                f"the request has {len(record)} bytes, the limit is {FRAME_BYTES_MAX}; nothing was sent. "
-                f"Keep large things elsewhere and their address here"
-            )
-        if self._task is None:
-            raise UserError("this client was not started: use `async with synod.connect(...)`; nothing was sent")
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-
-        def done(reader: Reader | None, error: SynodError | None) -> None:
-            if future.done():
-                return
-            if error is not None:
-                future.set_exception(error)
-                return
-            try:
-                future.set_result(read(reader if reader is not None else Reader(b"")))
-            except RemoteProtocolError as broken:
-                future.set_exception(broken)
-
-        call = Call(op, record, done, watch)
-        self._session.submit(call)
-        self._flush_soon()
-        limit = self.timeout if timeout is None else timeout
-        handle = loop.call_later(limit, self._late, self._session, call, future, limit)
-        try:
-            return await future
-        except asyncio.CancelledError:
-            self._session.withdraw(call)
-            raise
-        finally:
-            handle.cancel()
-
-    @staticmethod
-    def _late(session: ClientSession, call: Call, future: asyncio.Future[T], limit: float) -> None:
-        if future.done():
-            return
-        if session.withdraw(call):
-            future.set_exception(NotApplied(f"no replica was reached within {limit:g} s; the request was never sent"))
-        else:
-            future.set_exception(
-                OperationTimeout(f"no answer came within {limit:g} s: the request may or may not have happened")
-            )
-
-    async def get(self, path: str, *, watch: Fire | None = None) -> tuple[bytes, Stat]:
-        """The value and the stat of a znode.
+    async def wait_connected(self, *, timeout: float | None = None) -> None:
+        """Wait until a replica serves the session.
 
         Args:
-            path: absolute.
-            watch: called once when the znode changes or goes.
+            timeout: in seconds; None is without end.
+
+        Raises:
+            Unavailable: none did in time, or the cell is closed.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                while self.state not in ("connected", "closed"):
+                    waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                    self._state_waiters.append(waiter)
+                    await waiter
+        except TimeoutError:
+            why = self._session.failure or "no attempt has ended yet"
+            raise Unavailable(
+                f"no replica of {self._addresses} serves us ({why}); nothing was sent: is the cell running, and has it a "
+                "majority?"
+            ) from None
+        if self.state == "closed":
+            raise Unavailable(f"the cell {self._addresses} was closed: nothing was sent")
+
+    @property
+    def _addresses(self) -> str:
+        return ",".join(str(address) for address in self.hosts)
+
+    def run_in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run this until it is done or the cell is closed."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    # -- znodes ---------------------------------------------------------------------------------------
+
+    async def get(self, path: str, *, watch: Watcher | None = None, timeout: float | None = None) -> tuple[bytes, Stat]:
+        """A znode's data and stat.
+
+        Args:
+            path: of the znode.
+            watch: is called once, when the data changes or the znode goes, or when the session ends.
+            timeout: in seconds; the cell's own if None.
 
         Raises:
             NoNode: there is none.
         """
-        _demand_path(path)
-        return await self._call(
-            OP_GET_DATA,
-            GetData(path, watch is not None).encode(),
-            take_data,
-            watch=None if watch is None else ("data", path, watch),
-        )
+        validate_path(path)
+        request = GetData(path, watch is not None)
+        return await self._call(request, path, take_data, timeout, watcher=watch, repeatable=True)
 
-    async def exists(self, path: str, *, watch: Fire | None = None) -> Stat | None:
-        """The stat of a znode, or None; `watch` is called once when it comes, changes or goes."""
-        _demand_path(path)
+    async def exists(self, path: str, *, watch: Watcher | None = None, timeout: float | None = None) -> Stat | None:
+        """A znode's stat, or None where there is none; `watch` is set in both cases."""
+        validate_path(path)
+        request = Exists(path, watch is not None)
         try:
-            return await self._call(
-                OP_EXISTS,
-                Exists(path, watch is not None).encode(),
-                take_stat,
-                watch=None if watch is None else ("data", path, watch),
-            )
+            return await self._call(request, path, take_stat, timeout, watcher=watch, repeatable=True)
         except NoNode:
             return None
 
-    async def children(self, path: str, *, watch: Fire | None = None) -> list[str]:
-        """The names of a znode's children, sorted; `watch` is called once when one comes or goes.
+    async def children(self, path: str, *, watch: Watcher | None = None, timeout: float | None = None) -> list[str]:
+        """The names below a znode, sorted.
 
         Raises:
             NoNode: there is no such znode.
         """
-        names, _ = await self.children_stat(path, watch=watch)
-        return sorted(names)
+        return (await self.children_stat(path, watch=watch, timeout=timeout))[0]
 
-    async def children_stat(self, path: str, *, watch: Fire | None = None) -> tuple[tuple[str, ...], Stat]:
-        """As `children`, unsorted, with the znode's own stat."""
-        _demand_path(path)
-        return await self._call(
-            OP_GET_CHILDREN2,
-            GetChildren(path, watch is not None, with_stat=True).encode(),
-            take_children_stat,
-            watch=None if watch is None else ("child", path, watch),
+    async def children_stat(
+        self, path: str, *, watch: Watcher | None = None, timeout: float | None = None
+    ) -> tuple[list[str], Stat]:
+        """The names below a znode, sorted, and the znode's own stat.
+
+        Raises:
+            NoNode: there is no such znode.
+        """
+        validate_path(path)
+        request = GetChildren(path, watch is not None, with_stat=True)
+        names, stat = await self._call(
+            request, path, take_children_stat, timeout, watcher=watch, kind=CHILD, repeatable=True
         )
+        return sorted(names), stat
 
-    async def set(self, path: str, value: bytes, *, version: int = -1) -> Stat:
-        """Replace a znode's value.
+    async def set(self, path: str, data: bytes, *, version: int = VERSION_ANY, timeout: float | None = None) -> Stat:
+        """Replace a znode's data.
 
         Args:
-            path: absolute.
-            value: at most about 1 MiB.
-            version: only if the znode has this version; -1 is any.
+            path: of the znode.
+            data: the new content.
+            version: that the znode must have; -1 is any.
+            timeout: in seconds; the cell's own if None.
 
         Raises:
-            NoNode: there is no such znode.
-            BadVersion: it has another version; nothing was changed.
-            OutcomeUnknown: the connection went: it may or may not have happened.
+            NoNode, BadVersion: nothing was changed.
+            OutcomeUnknown: it may have happened.
         """
-        _demand_path(path)
-        return await self._call(OP_SET_DATA, SetData(path, value, version).encode(), take_stat)
+        validate_path(path)
+        return await self._call(SetData(path, data, version), path, take_stat, timeout)
 
     async def create(
         self,
         path: str,
-        value: bytes = b"",
+        data: bytes = b"",
         *,
         ephemeral: bool = False,
         sequential: bool = False,
+        container: bool = False,
+        ttl_ms: int | None = None,
         makepath: bool = False,
         acl: Sequence[ACL] = OPEN_ACL,
+        timeout: float | None = None,
     ) -> str:
-        """Create a znode; returns its path, with the number that a sequential one got.
+        """Create a znode and return its path, which a sequential one is told only now.
 
         Args:
-            path: absolute.
-            value: at most about 1 MiB.
-            ephemeral: it goes with this session.
-            sequential: a rising number is appended.
-            makepath: create missing parents first.
-            acl: who may do what with it.
+            path: of the znode; of a sequential one the part before the number.
+            data: its content.
+            ephemeral: goes when the session ends.
+            sequential: the cell appends a rising number of ten digits.
+            container: goes by itself some time after its last child did.
+            ttl_ms: goes by itself when unchanged and without children for so long.
+            makepath: create what is missing above it.
+            acl: who may do what with it, and with parents made.
+            timeout: in seconds; the cell's own if None.
 
         Raises:
-            NodeExists: there is one already.
-            NoNode: the parent is missing.
-            OutcomeUnknown: the connection went: it may or may not have happened.
+            NodeExists, NoNode: nothing was created.
+            OutcomeUnknown: it may have been created.
         """
-        created, _ = await self.create_stat(
-            path, value, ephemeral=ephemeral, sequential=sequential, makepath=makepath, acl=acl
+        path, _ = await self.create_stat(
+            path,
+            data,
+            ephemeral=ephemeral,
+            sequential=sequential,
+            container=container,
+            ttl_ms=ttl_ms,
+            makepath=makepath,
+            acl=acl,
+            timeout=timeout,
         )
-        return created
+        return path
 
     async def create_stat(
         self,
         path: str,
-        value: bytes = b"",
+        data: bytes = b"",
         *,
         ephemeral: bool = False,
         sequential: bool = False,
+        container: bool = False,
+        ttl_ms: int | None = None,
         makepath: bool = False,
         acl: Sequence[ACL] = OPEN_ACL,
+        timeout: float | None = None,
     ) -> tuple[str, Stat]:
-        """As `create`, with the stat: its czxid is what a fencing token is made of."""
-        _demand_path(path, sequential=sequential)
-        flags = (CREATE_EPHEMERAL if ephemeral else 0) | (CREATE_SEQUENTIAL if sequential else 0)
-        change = Create(path, value, tuple(acl), flags, with_stat=True)
-        try:
-            return await self._call(change.op, change.encode(), take_path_stat)
-        except NoNode:
-            if not makepath:
-                raise
-        await self.ensure_path(path.rpartition("/")[0] or "/")
-        return await self._call(change.op, change.encode(), take_path_stat)
+        """As `create`, but the new znode's stat is returned as well."""
+        validate_path(path, sequential=sequential)
+        flags = _flags(ephemeral=ephemeral, sequential=sequential, container=container, ttl_ms=ttl_ms)
+        request = Create(path, data, tuple(acl), flags, with_stat=True, ttl_ms=ttl_ms)
+        while True:
+            try:
+                return await self._call(request, path, take_path_stat, timeout)
+            except NoNode:
+                if not makepath:
+                    raise
+            await self.ensure_path(path.rpartition("/")[0], acl=acl, timeout=timeout)
 
-    async def ensure_path(self, path: str) -> None:
-        """Create a znode and its parents where they are missing."""
-        if path == "/" or await self.exists(path) is not None:
+    async def ensure_path(self, path: str, *, acl: Sequence[ACL] = OPEN_ACL, timeout: float | None = None) -> None:
+        """Create the znode and all above it, where they are missing."""
+        if path in ("", "/"):
             return
-        await self.ensure_path(path.rpartition("/")[0] or "/")
-        change = Create(path, b"")
-        with contextlib.suppress(NodeExists):
-            await self._call(change.op, change.encode(), take_path)
+        validate_path(path)
+        try:
+            await self._call(Create(path, b"", tuple(acl)), path, take_path, timeout)
+        except NodeExists:
+            return
+        except NoNode:
+            await self.ensure_path(path.rpartition("/")[0], acl=acl, timeout=timeout)
+            await self.ensure_path(path, acl=acl, timeout=timeout)
 
-    async def delete(self, path: str, *, version: int = -1, recursive: bool = False) -> None:
-        """Delete a znode; with `recursive` everything below it first, not atomically.
+    async def delete(
+        self, path: str, *, version: int = VERSION_ANY, recursive: bool = False, timeout: float | None = None
+    ) -> None:
+        """Delete a znode; with everything below it when `recursive` (one by one, not at once).
 
         Raises:
-            NoNode: there is none.
-            NotEmpty: it has children.
-            BadVersion: it has another version.
-            OutcomeUnknown: the connection went: it may or may not have happened.
+            NoNode, BadVersion, NotEmpty: the znode was not deleted.
+            OutcomeUnknown: it may have been deleted.
         """
-        _demand_path(path)
-        if recursive:
-            for name in await self.children(path):
-                with contextlib.suppress(NoNode):
-                    await self.delete(f"{path.rstrip('/')}/{name}", recursive=True)
-        await self._call(OP_DELETE, Delete(path, version).encode(), _nothing)
+        validate_path(path)
+        while True:
+            try:
+                await self._call(Delete(path, version), path, None, timeout)
+            except NotEmpty:
+                if not recursive:
+                    raise
+            else:
+                return
+            await self._delete_children(path, timeout)
 
-    async def multi(self, changes: Sequence[Change]) -> list[str | Stat | None]:
+    async def _delete_children(self, path: str, timeout: float | None) -> None:
+        """Try all children at once, and go down only where that does not do."""
+        try:
+            names = await self.children(path, timeout=timeout)
+        except NoNode:
+            return
+        below = [_join(path, name) for name in names]
+        tries: list[asyncio.Future[None]] = [
+            self.submit(Delete(child), child, None, timeout=timeout) for child in below
+        ]
+        for child, outcome in zip(below, await asyncio.gather(*tries, return_exceptions=True), strict=True):
+            if isinstance(outcome, NotEmpty):
+                await self._delete_children(child, timeout)
+                tries.append(self.submit(Delete(child), child, None, timeout=timeout))
+                outcome = (await asyncio.gather(tries[-1], return_exceptions=True))[0]
+            if isinstance(outcome, BaseException) and not isinstance(outcome, NoNode | NotEmpty):
+                raise outcome
+
+    async def sync(self, path: str = "/", *, timeout: float | None = None) -> None:
+        """Wait until the replica knows everything that any client was told before this was called."""
+        validate_path(path)
+        await self._call(Sync(path), path, take_path, timeout, repeatable=True)
+
+    # -- several at once ------------------------------------------------------------------------------
+
+    async def multi(self, changes: Sequence[WireChange], *, timeout: float | None = None) -> list[str | Stat | None]:
         """All of these changes, or none.
 
-        Args:
-            changes: `wire.Create`, `SetData`, `Delete`, `Check` in order.
-
         Returns:
-            Per change the path that was created, the stat of what was set, or None.
+            Of each the path of a create, the stat of a set, or None.
 
         Raises:
-            NotApplied: one was refused, with its error; none was applied.
-            OutcomeUnknown: the connection went: all or none may have happened.
+            NotApplied: one was refused: the error is that one's, and none was done.
+            OutcomeUnknown: they may have been done, all or none.
         """
-        results = await self._call(OP_MULTI, Multi(tuple(changes)).encode(), take_multi)
-        for change, result in zip(changes, results, strict=False):
-            # After the operation that failed the server reports -2 for the others; the cause is what counts.
-            if result.op == OP_ERROR and result.err not in (0, ERR_RUNTIME_INCONSISTENCY):
-                raise error_for_code(
-                    result.err, f"{type(change).__name__} {change.path}: none of the changes was applied"
-                )
+        for change in changes:
+            validate_path(change.path, sequential=isinstance(change, Create) and bool(change.flags & CREATE_SEQUENTIAL))
+        results = await self._call(Multi(tuple(changes)), "", take_multi, timeout)
+        for index, (change, result) in enumerate(zip(changes, results, strict=False)):
+            if result.op == -1 and result.err not in (OK, ERR_RUNTIME_INCONSISTENCY):
+                error = refused(change.op, change.path, result.err)
+                raise type(error)(f"operation {index + 1} of {len(changes)}, none of which was done: {error}")
         return [_outcome(result) for result in results]
 
-    async def sync(self, path: str = "/") -> None:
-        """Wait until this replica has everything that was chosen before; reads need it only in sequential mode."""
-        await self._call(OP_SYNC, Sync(path).encode(), take_path)
+    def transaction(self) -> Transaction:
+        """Collect changes that are to happen together: commit them, or use it as `async with`."""
+        return Transaction(self.multi)
 
-    async def get_acl(self, path: str) -> tuple[tuple[ACL, ...], Stat]:
-        """Who may do what with a znode."""
-        _demand_path(path)
-        return await self._call(OP_GET_ACL, GetACL(path).encode(), take_acl)
+    # -- who may --------------------------------------------------------------------------------------
 
-    async def set_acl(self, path: str, acl: Sequence[ACL], *, version: int = -1) -> Stat:
-        """Replace a znode's ACL; the version is that of the ACL."""
-        _demand_path(path)
-        return await self._call(OP_SET_ACL, SetACL(path, tuple(acl), version).encode(), take_stat)
+    async def get_acl(self, path: str, *, timeout: float | None = None) -> tuple[list[ACL], Stat]:
+        """A znode's access control list, and its stat."""
+        validate_path(path)
+        acl, stat = await self._call(GetACL(path), path, take_acl, timeout, repeatable=True)
+        return list(acl), stat
 
-    async def add_auth(self, scheme: str, credentials: bytes) -> None:
-        """Prove an identity, for this connection and every later one.
+    async def set_acl(
+        self, path: str, acl: Sequence[ACL], *, version: int = VERSION_ANY, timeout: float | None = None
+    ) -> Stat:
+        """Replace a znode's access control list; `version` is that of the list (`Stat.aversion`)."""
+        validate_path(path)
+        return await self._call(SetACL(path, tuple(acl), version), path, take_stat, timeout)
+
+    async def add_auth(self, scheme: str, credentials: str | bytes, *, timeout: float | None = None) -> None:
+        """Authenticate, now and after every reconnect.
 
         Raises:
-            AuthFailed: the credentials were refused.
+            AuthFailed: the credentials were refused; the connection is made again without them.
         """
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-        def done(_: Reader | None, error: SynodError | None) -> None:
-            if future.done():
-                return
-            if error is None:
-                future.set_result(None)
-            else:
-                future.set_exception(error)
-
-        self._auths.append((scheme, credentials))
-        self._session.add_auth(scheme, credentials, Call(0, b"", done))
-        self._flush_soon()
+        driver, loop = self._started()
+        future: asyncio.Future[None] = loop.create_future()
+        self._session.add_auth(scheme, _bytes(credentials), sink=future, deadline=self._deadline(timeout))
+        driver.touched()
         await future
 
-    async def watch(self, path: str) -> AsyncIterator[tuple[bytes | None, Stat | None]]:
-        """The value of a znode now and after every change; (None, None) while there is none.
+    async def who_am_i(self, *, timeout: float | None = None) -> list[Id]:
+        """The identities of this session, as the cell sees them."""
+        return list(await self._call(Bare(OP_WHO_AM_I), "", take_ids, timeout, repeatable=True))
 
-        Never loses the last state: it reads again after every event, every reconnect and every new session.
-        Several changes in a row may be seen as one.
+    # -- following ------------------------------------------------------------------------------------
+
+    def watch(self, path: str, *, children: bool = False) -> AsyncIterator[Change]:
+        """Follow a znode: first as it is now, then every time that it has changed.
+
+        Changes that come faster than they are read are taken together, and a `Change` with `gap` says so;
+        so does a session that had to be renewed. The iterator ends when the cell is closed.
+
+        Args:
+            path: of the znode, which need not exist.
+            children: follow the names below it instead of its data.
         """
-        seen: tuple[bytes | None, int] | None = None
-        while True:
-            changed = asyncio.Event()
+        validate_path(path)
+        return watch(self, path, children=children)
 
-            def fire(_event: WatcherEvent, changed: asyncio.Event = changed) -> None:
-                changed.set()
+    def unwatch(self, path: str, watcher: Watcher) -> None:
+        """Never call this watcher again."""
+        self._session.watches.remove(path, watcher)
 
-            try:
-                value: bytes | None
-                stat: Stat | None
-                value, stat = await self.get(path, watch=fire)
-            except NoNode:
-                value, stat = None, await self.exists(path, watch=fire)
-                if stat is not None:
-                    continue  # it came between the two
-            except NotApplied:
-                await self.wait_connected()
-                continue
-            now = (value, -1 if stat is None else stat.mzxid)
-            if now != seen:
-                seen = now
-                yield value, stat
-            await changed.wait()
-
-    async def wait_connected(self) -> None:
-        """Wait until a replica has taken this client in (again)."""
-        await self._connected.wait()
-
-    # -- recipes -------------------------------------------------------------------------------------------
+    # -- recipes --------------------------------------------------------------------------------------
 
     def lock(self, path: str, *, identifier: str = "", timeout: float | None = None) -> Lock:
-        """A fenced lock; see `recipes.Lock`."""
+        """A fenced lock: `async with cell.lock(path) as lock: lock.fencing_token`; see `recipes.Lock`."""
         from synod.recipes import Lock
 
         return Lock(self, path, identifier=identifier, timeout=timeout)
 
-    def elect(self, path: str, *, identifier: str = "") -> Election:
-        """An election; see `recipes.Election`."""
+    def elect(self, path: str, *, identifier: str = "", timeout: float | None = None) -> Election:
+        """An election: `async with cell.elect(path) as leadership:`; see `recipes.Election`."""
         from synod.recipes import Election
 
-        return Election(self, path, identifier=identifier)
+        return Election(self, path, identifier=identifier, timeout=timeout)
+
+    # -- below ----------------------------------------------------------------------------------------
+
+    def submit(
+        self,
+        request: Request,
+        path: str,
+        take: Callable[[Reader], T] | None,
+        *,
+        timeout: float | None = None,
+        forever: bool = False,
+        watcher: Watcher | None = None,
+        kind: int = DATA,
+        repeatable: bool = False,
+    ) -> asyncio.Future[T]:
+        """Send a request of `synod.wire` now and return its future; requests go out in the order of these calls.
+
+        Args:
+            request: its record.
+            path: for error messages, and for the watch.
+            take: reads the reply's body; None when it has none.
+            timeout: in seconds; the cell's own if None.
+            forever: wait without a timeout.
+            watcher: is called once the watch fires that the request asks for.
+            kind: what is watched.
+            repeatable: a read: sent again by itself after a lost connection.
+        """
+        driver, loop = self._started()
+        future: asyncio.Future[T] = loop.create_future()
+        self._session.submit(
+            request,
+            path=path,
+            take=take,
+            sink=future,
+            deadline=None if forever else self._deadline(timeout),
+            watcher=watcher,
+            kind=kind,
+            repeatable=repeatable,
+        )
+        driver.touched()
+        return future
+
+    def _started(self) -> tuple[Driver, asyncio.AbstractEventLoop]:
+        if self._driver is None or self._loop is None:
+            raise UserError("this cell was not started: use `async with synod.connect(...)`; nothing was sent")
+        return self._driver, self._loop
+
+    async def _call(
+        self,
+        request: Request,
+        path: str,
+        take: Callable[[Reader], T] | None,
+        timeout: float | None,
+        *,
+        watcher: Watcher | None = None,
+        kind: int = DATA,
+        repeatable: bool = False,
+    ) -> T:
+        return await self.submit(
+            request, path, take, timeout=timeout, watcher=watcher, kind=kind, repeatable=repeatable
+        )
+
+    def _deadline(self, timeout: float | None) -> Micros:
+        return self.now() + int((self.timeout if timeout is None else timeout) * SECOND)
+
+    def _heard(self, event: Event) -> None:
+        if isinstance(event, Fired):
+            for watcher in event.watchers:
+                self._tell(watcher, event.event)
+        elif isinstance(event, Changed | Lapsed):
+            # What hung on the lease is told first: it must stop before others begin.
+            for lease in tuple(self._leases):
+                lease.heard(event)
+            if isinstance(event, Changed):
+                self._changed(event.state)
+
+    def _changed(self, state: State) -> None:
+        for listener in tuple(self._listeners):
+            self._tell(listener, state)
+        waiters, self._state_waiters = self._state_waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _tell(self, listener: Callable[[Any], None], event: WatcherEvent | State) -> None:
+        try:
+            listener(event)
+        except Exception as error:  # noqa: BLE001 - one listener's bug must not keep the others from hearing
+            asyncio.get_running_loop().call_exception_handler(
+                {"message": f"a listener of the cell {self._addresses} failed", "exception": error}
+            )
 
 
 def connect(
@@ -644,36 +690,46 @@ def connect(
     *,
     timeout: float = 10.0,
     session_timeout_ms: int = 10_000,
-    session_id: int = 0,
-    password: bytes = bytes(16),
+    auth: Iterable[tuple[str, str | bytes]] = (),
+    tls: ssl.SSLContext | None = None,
+    session: SessionInfo | None = None,
 ) -> Cell:
-    """A client of a cell: `async with synod.connect("host:port,...") as cell:`.
+    """Make a client of a cell; `async with` or `await` opens it.
 
     See `Cell` for the arguments. Works with Apache ZooKeeper as well.
 
     Raises:
-        UserError: `hosts` cannot be read.
+        ConfigError: `hosts` is malformed.
     """
-    return Cell(hosts, timeout=timeout, session_timeout_ms=session_timeout_ms, session_id=session_id, password=password)
+    return Cell(hosts, timeout=timeout, session_timeout_ms=session_timeout_ms, auth=auth, tls=tls, session=session)
 
 
-def _demand_path(path: str, *, sequential: bool = False) -> None:
-    problem = path_problem(path, sequential=sequential)
-    if problem is not None:
-        raise BadArguments(f"{path!r}: {problem}; nothing was sent")
+def _flags(*, ephemeral: bool, sequential: bool, container: bool, ttl_ms: int | None) -> int:
+    if container and (ephemeral or sequential or ttl_ms is not None):
+        raise BadArguments("a container is neither ephemeral nor sequential, and has no time to live; nothing was sent")
+    if ttl_ms is not None:
+        if ephemeral:
+            raise BadArguments("an ephemeral znode has no time to live of its own; nothing was sent")
+        return CREATE_TTL_SEQUENTIAL if sequential else CREATE_TTL
+    if container:
+        return CREATE_CONTAINER
+    return (CREATE_EPHEMERAL if ephemeral else 0) | (CREATE_SEQUENTIAL if sequential else 0)
 
 
 def _outcome(result: MultiResult) -> str | Stat | None:
     value = result.value
     if isinstance(value, tuple) and not isinstance(value, Stat):
-        value = value[0]  # create2: the path, and the stat that nobody asked for
-    return value if isinstance(value, (str, Stat)) else None
+        value = value[0]  # of a create2 the path, and a stat that nobody asked for
+    return value if isinstance(value, str | Stat) else None
 
 
-def _nothing(_: Reader) -> None:
-    return None
+def _is_gone(future: asyncio.Future[Any] | None) -> bool:
+    return future is not None and future.done()
 
 
-def is_session_event(event: WatcherEvent) -> bool:
-    """Whether a watch was fired because its session ended, and not because something changed."""
-    return event.type == EVENT_NONE
+def _bytes(credentials: str | bytes) -> bytes:
+    return credentials.encode() if isinstance(credentials, str) else credentials
+
+
+def _join(path: str, name: str) -> str:
+    return f"/{name}" if path == "/" else f"{path}/{name}"
