@@ -131,6 +131,7 @@ class Reign:
         "ballot",
         "confirm_wanted",
         "handing_over",
+        "handing_over_until",
         "heartbeat_at",
         "next_slot",
         "open",
@@ -153,6 +154,7 @@ class Reign:
         self.started_at = now
         self.heartbeat_at: Micros = now
         self.handing_over = False
+        self.handing_over_until: Micros = 0
         self.confirm_wanted = False
         # Who promised has just been heard: the reign begins quorum-connected.
         self.progress: dict[ReplicaId, Progress] = {peer: Progress(now) for peer in promised}

@@ -293,8 +293,9 @@ class Paxos:
     def hand_over(self, now: Micros) -> None:
         """Stop proposing, and have the best peer elect itself once everything open is chosen."""
         self._now = now
-        if self._reign is not None:
+        if self._reign is not None and len(self.voters) > 1:
             self._reign.handing_over = True
+            self._reign.handing_over_until = now + 2 * self.options.election_timeout
 
     def abstain(self, abstaining: bool, now: Micros) -> None:
         """Take no part in ballots while there is no room to write; an acceptor may always be silent."""
@@ -604,6 +605,8 @@ class Paxos:
                 for peer in self._peers:
                     if peer not in proposal.accepted:
                         self._send_accept(reign, peer, proposal.entry)
+        if reign.handing_over and now >= reign.handing_over_until:
+            reign.handing_over = False  # nobody took over: better this leader than none
         if reign.handing_over and not reign.open:
             heirs = [
                 (progress.mark, peer)

@@ -25,6 +25,7 @@ class Network:
         self.open: dict[tuple[int, int], None] = {}
         self.cut: dict[tuple[int, int], None] = {}
         self._swallowed: dict[tuple[int, int], None] = {}
+        self._untold: dict[tuple[int, int], None] = {}  # ends that have not learnt yet that it closed
 
     def _pair(self, a: int, b: int) -> tuple[int, int]:
         return (a, b) if a < b else (b, a)
@@ -56,6 +57,7 @@ class Network:
         self._life[pair] = self._life.get(pair, 0) + 1
         self._free[a, b] = self._free[b, a] = self._world.now
         for machine, peer in ((one, b), (two, a)):
+            self.tell_closed(machine.id, peer)
             if machine.replica is not None:
                 machine.replica.peer_connected(peer, machine.now())
                 machine.drain()
@@ -69,7 +71,20 @@ class Network:
         self._life[pair] += 1
         for at, peer in ((a, b), (b, a)):
             machine = self._world.machines[at]
+            self._untold[at, peer] = None
             self._world.at(max(self._world.now, machine.paused_until + 1), "closed", at, machine.life, peer)
+
+    def tell_closed(self, at: int, peer: int) -> None:
+        """One end learns that its connection to a peer is gone, once."""
+        machine = self._world.machines[at]
+        if self._untold.pop((at, peer), "told") is None and machine.replica is not None:
+            machine.replica.peer_closed(peer, machine.now())
+            machine.drain()
+
+    def forget(self, at: int) -> None:
+        """A process is gone: it has nothing to learn any more."""
+        for pair in [pair for pair in self._untold if pair[0] == at]:
+            del self._untold[pair]
 
     def send(self, a: int, b: int, message: bytes) -> None:
         """Put a message on the wire."""

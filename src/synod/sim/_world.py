@@ -161,8 +161,7 @@ class World:
         if not machine.running:
             self.at(machine.paused_until + 1, "closed", id_, life, peer)
             return
-        machine.replica.peer_closed(peer, machine.now())
-        machine.drain()
+        self.network.tell_closed(id_, peer)
         self.after(self._faults.randrange(20_000, 100_000), "connect", id_, peer)
 
     def _on_connect(self, a: int, b: int) -> None:
@@ -244,6 +243,7 @@ class World:
         for other in self.machines:
             if other != machine.id:
                 self.network.disconnect(machine.id, other)
+        self.network.forget(machine.id)
         for id_, conn in list(self._conns):
             if id_ == machine.id:
                 self.after(self._faults.randrange(100, 5_000), "hung_up", id_, conn)
@@ -433,7 +433,7 @@ class World:
         heapq.heapify(self._events)
         self.network.heal()
         for machine in self.machines.values():
-            machine.paused_until = 0
+            # Pauses end by themselves: what waits for their end must not be overtaken by what comes now.
             machine.full_until = 0
             machine.slow_until = 0
             machine.fail_next_sync = False
@@ -441,7 +441,6 @@ class World:
                 machine.start()
             self.wake_at(machine, self.now + 1)
         for client in self.clients.values():
-            client.paused_until = 0
             client.finished = 0
 
     def demand_progress(self) -> None:
