@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from synod.base import BALLOT_ZERO, MILLISECOND, SECOND, Ballot, Entry
 from synod.paxos import Durable, Paxos, PaxosOptions, Promise, Accepted, decode, encode
 
-OPTIONS = PaxosOptions(cache_bytes_max=2_000, promise_bytes_max=60, fetch_bytes_max=200)
+OPTIONS = PaxosOptions(cache_bytes_max=2_000, promise_chunk_bytes_max=200, fetch_bytes_max=200)
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """The bytes of every Paxos message. The first byte is the kind, 1 to 15; the rest is of fixed layout.
 
-Malformed bytes raise RemoteProtocolError and nothing else.
+Integers are big-endian and unsigned. Malformed bytes raise RemoteProtocolError and nothing else: a peer's
+mistake must not look like ours.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from synod.base import Ballot, Entry, RemoteProtocolError
+from synod.base import Ballot, Entry, LocalProtocolError, RemoteProtocolError
 
 from ._messages import (
     Accept,
@@ -29,19 +30,20 @@ from ._messages import (
     TakeOver,
 )
 
+# A ballot is QB everywhere: round, replica.
 _PROBE: Final = struct.Struct(">BQ")
-_PROBE_ANSWER: Final = struct.Struct(">BQ?QBQ")
+_PROBE_ANSWER: Final = struct.Struct(">BQBQBQ")
 _PREPARE: Final = struct.Struct(">BQBQ")
-_PROMISE: Final = struct.Struct(">BQBQI?II")
-_ACCEPT: Final = struct.Struct(">BQBQQ")
-_ACCEPTED: Final = struct.Struct(">BQBQQ")
+_PROMISE: Final = struct.Struct(">BQBQQQII")
+_ACCEPT: Final = struct.Struct(">BQBQQQ")
+_ACCEPTED: Final = struct.Struct(">BQBQQQ")
 _BALLOT: Final = struct.Struct(">BQB")
 _CHOSEN: Final = struct.Struct(">BQBQ")
-_HEARTBEAT: Final = struct.Struct(">BQBQQ?")
-_HEARTBEAT_ACK: Final = struct.Struct(">BQBQQ?")
+_HEARTBEAT: Final = struct.Struct(">BQBQQB")
+_HEARTBEAT_ACK: Final = struct.Struct(">BQBQQB")
 _FETCH: Final = struct.Struct(">BQ")
-_SLOTS: Final = struct.Struct(">BQ?I")
-_READ_ASK: Final = struct.Struct(">BQBQ?")
+_SLOTS: Final = struct.Struct(">BQQBI")
+_READ_ASK: Final = struct.Struct(">BQBQB")
 _READ_GRANT: Final = struct.Struct(">BQQ")
 _ENTRY: Final = struct.Struct(">QQBI")
 _SLOT: Final = struct.Struct(">Q")
@@ -50,18 +52,18 @@ _SLOT: Final = struct.Struct(">Q")
 def encode(message: PaxosMessage) -> bytes:
     """The bytes of one message, without the length that frames it."""
     match message:
-        case Accept(ballot, mark, slot, value):
-            return _ACCEPT.pack(5, *ballot, mark, slot) + value
-        case Accepted(ballot, slot, seen):
-            return _ACCEPTED.pack(6, *ballot, slot, seen)
+        case Accept((round_, replica), slot, mark, seq, value):
+            return _ACCEPT.pack(5, round_, replica, slot, mark, seq) + value
+        case Accepted((round_, replica), slot, mark, seq):
+            return _ACCEPTED.pack(6, round_, replica, slot, mark, seq)
         case Chosen(ballot, mark):
             return _CHOSEN.pack(8, *ballot, mark)
         case Heartbeat(ballot, mark, seq, quorum_connected):
             return _HEARTBEAT.pack(9, *ballot, mark, seq, quorum_connected)
-        case HeartbeatAck(ballot, seq, mark, votes):
-            return _HEARTBEAT_ACK.pack(10, *ballot, seq, mark, votes)
-        case ReadAsk(ballot, id_, votes):
-            return _READ_ASK.pack(13, *ballot, id_, votes)
+        case HeartbeatAck(ballot, seq, mark, accepts):
+            return _HEARTBEAT_ACK.pack(10, *ballot, seq, mark, accepts)
+        case ReadAsk(ballot, id_, counts):
+            return _READ_ASK.pack(13, *ballot, id_, counts)
         case ReadGrant(id_, mark):
             return _READ_GRANT.pack(14, id_, mark)
         case Probe(round_):
@@ -70,15 +72,15 @@ def encode(message: PaxosMessage) -> bytes:
             return _PROBE_ANSWER.pack(2, round_, gone, *promised, mark)
         case Prepare(ballot, from_slot):
             return _PREPARE.pack(3, *ballot, from_slot)
-        case Promise(ballot, mark, part, last, entries, unknown):
-            head = _PROMISE.pack(4, *ballot, mark, part, last, len(entries), len(unknown))
+        case Promise(ballot, from_slot, mark, next_slot, entries, unknown):
+            head = _PROMISE.pack(4, *ballot, from_slot, mark, next_slot, len(entries), len(unknown))
             return b"".join((head, *_pack_entries(entries), *(_SLOT.pack(slot) for slot in unknown)))
         case Preempted(ballot):
             return _BALLOT.pack(7, *ballot)
         case Fetch(slot):
             return _FETCH.pack(11, slot)
-        case Slots(slot, snapshot, entries):
-            return b"".join((_SLOTS.pack(12, slot, snapshot, len(entries)), *_pack_entries(entries)))
+        case Slots(slot, mark, snapshot, entries):
+            return b"".join((_SLOTS.pack(12, slot, mark, snapshot, len(entries)), *_pack_entries(entries)))
         case TakeOver(ballot):
             return _BALLOT.pack(15, *ballot)
 
@@ -99,62 +101,69 @@ def decode(data: bytes) -> PaxosMessage:
     """
     try:
         return _decode(data)
-    except (struct.error, IndexError) as broken:
+    except (struct.error, IndexError, LocalProtocolError) as broken:
         raise RemoteProtocolError(f"a peer sent a Paxos message that cannot be read: {broken}") from broken
 
 
 def _decode(data: bytes) -> PaxosMessage:
     match data[0]:
-        case 1:
-            return Probe(_PROBE.unpack(data)[1])
-        case 2:
-            _, round_, gone, r, i, mark = _PROBE_ANSWER.unpack(data)
-            return ProbeAnswer(round_, gone, Ballot(r, i), mark)
-        case 3:
-            _, r, i, from_slot = _PREPARE.unpack(data)
-            return Prepare(Ballot(r, i), from_slot)
-        case 4:
-            _, r, i, mark, part, last, count, holes = _PROMISE.unpack_from(data)
-            entries, at = _unpack_entries(data, _PROMISE.size, count)
-            unknown = tuple(_SLOT.unpack_from(data, at + 8 * k)[0] for k in range(holes))
-            _end(data, at + 8 * holes)
-            return Promise(Ballot(r, i), mark, part, last, entries, unknown)
         case 5:
-            _, r, i, mark, slot = _ACCEPT.unpack_from(data)
-            return Accept(Ballot(r, i), mark, slot, data[_ACCEPT.size :])
+            _, r, i, slot, mark, seq = _ACCEPT.unpack_from(data)
+            return Accept(Ballot(r, i), slot, mark, seq, data[_ACCEPT.size :])
         case 6:
-            _, r, i, slot, seen = _ACCEPTED.unpack(data)
-            return Accepted(Ballot(r, i), slot, seen)
-        case 7:
-            _, r, i = _BALLOT.unpack(data)
-            return Preempted(Ballot(r, i))
+            _, r, i, slot, mark, seq = _ACCEPTED.unpack(data)
+            return Accepted(Ballot(r, i), slot, mark, seq)
         case 8:
             _, r, i, mark = _CHOSEN.unpack(data)
             return Chosen(Ballot(r, i), mark)
         case 9:
             _, r, i, mark, seq, connected = _HEARTBEAT.unpack(data)
-            return Heartbeat(Ballot(r, i), mark, seq, connected)
+            return Heartbeat(Ballot(r, i), mark, seq, _flag(connected))
         case 10:
-            _, r, i, seq, mark, votes = _HEARTBEAT_ACK.unpack(data)
-            return HeartbeatAck(Ballot(r, i), seq, mark, votes)
-        case 11:
-            return Fetch(_FETCH.unpack(data)[1])
-        case 12:
-            _, slot, snapshot, count = _SLOTS.unpack_from(data)
-            entries, at = _unpack_entries(data, _SLOTS.size, count)
-            _end(data, at)
-            return Slots(slot, snapshot, entries)
+            _, r, i, seq, mark, accepts = _HEARTBEAT_ACK.unpack(data)
+            return HeartbeatAck(Ballot(r, i), seq, mark, _flag(accepts))
         case 13:
-            _, r, i, id_, votes = _READ_ASK.unpack(data)
-            return ReadAsk(Ballot(r, i), id_, votes)
+            _, r, i, id_, counts = _READ_ASK.unpack(data)
+            return ReadAsk(Ballot(r, i), id_, _flag(counts))
         case 14:
             _, id_, mark = _READ_GRANT.unpack(data)
             return ReadGrant(id_, mark)
+        case 1:
+            return Probe(_PROBE.unpack(data)[1])
+        case 2:
+            _, round_, gone, r, i, mark = _PROBE_ANSWER.unpack(data)
+            return ProbeAnswer(round_, _flag(gone), Ballot(r, i), mark)
+        case 3:
+            _, r, i, from_slot = _PREPARE.unpack(data)
+            return Prepare(Ballot(r, i), from_slot)
+        case 4:
+            _, r, i, from_slot, mark, next_slot, count, holes = _PROMISE.unpack_from(data)
+            entries, at = _unpack_entries(data, _PROMISE.size, count)
+            _end(data, at + 8 * holes)
+            unknown = tuple(_SLOT.unpack_from(data, at + 8 * k)[0] for k in range(holes))
+            return Promise(Ballot(r, i), from_slot, mark, next_slot, entries, unknown)
+        case 7:
+            _, r, i = _BALLOT.unpack(data)
+            return Preempted(Ballot(r, i))
+        case 11:
+            return Fetch(_FETCH.unpack(data)[1])
+        case 12:
+            _, slot, mark, snapshot, count = _SLOTS.unpack_from(data)
+            entries, at = _unpack_entries(data, _SLOTS.size, count)
+            _end(data, at)
+            return Slots(slot, mark, _flag(snapshot), entries)
         case 15:
             _, r, i = _BALLOT.unpack(data)
             return TakeOver(Ballot(r, i))
         case kind:
             raise RemoteProtocolError(f"a peer sent a Paxos message of the unknown kind {kind}")
+
+
+def _flag(byte: int) -> bool:
+    """A flag has one encoding for each value, so that equal messages have equal bytes."""
+    if byte > 1:
+        raise RemoteProtocolError(f"a flag of a Paxos message is 0 or 1, not {byte}")
+    return byte == 1
 
 
 def _unpack_entries(data: bytes, at: int, count: int) -> tuple[tuple[Entry, ...], int]:

@@ -6,91 +6,109 @@ Ref: Lamport 2001 s3 (a leader executes phase 1 for infinitely many instances at
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
+from typing import Final
 
-from synod.base import Ballot, Entry, Micros, ReplicaId, Slot
+from synod.base import Ballot, Entry, Micros, ReplicaId, Slot, invariant
 
 from ._messages import Promise
-from ._quorum import is_quorum, quorum_size
+from ._quorum import is_quorum, quorum_mark
+from ._reads import Confirmations
+
+OPEN_SLOTS_MAX: Final = 1 << 20
+"""Slots between the chosen mark and the last one reported: far more than all windows together can open, so
+that more than this is a peer gone wrong and not a reason to propose for minutes."""
+
+RESEND_BACKOFF_MAX: Final = 8
+"""An Accept that is not answered is sent again after 2 heartbeats, then 4, up to so many times the first wait:
+a connection loses nothing while it stands, so that mostly it is the peer's disk that is slow."""
 
 
 class Answer:
-    """One acceptor's Promise, as far as its parts have come."""
+    """One acceptor's Promise, as far as its chunks have come."""
 
-    __slots__ = ("complete", "entries", "mark", "parts", "unknown")
+    __slots__ = ("complete", "entries", "from_slot", "mark", "unknown")
 
-    def __init__(self, mark: Slot) -> None:
-        self.mark = mark
-        self.parts = 0
+    def __init__(self, from_slot: Slot) -> None:
+        self.from_slot = from_slot
+        self.mark: Slot = 0
         self.complete = False
         self.entries: list[Entry] = []
-        self.unknown: frozenset[Slot] = frozenset()
+        self.unknown: set[Slot] = set()
 
 
 class Candidacy:
     """Phase 1 of one ballot.
 
-    Invariant: an acceptor counts only when every part of its Promise has come.
+    Invariant: an acceptor counts only when every chunk of its Promise has come.
     """
 
-    __slots__ = ("answers", "asked_at", "ballot", "started_at", "voters")
+    __slots__ = ("answers", "asked_at", "ballot", "from_slot", "started_at", "voters")
 
-    def __init__(self, ballot: Ballot, voters: Sequence[ReplicaId], now: Micros) -> None:
+    def __init__(self, ballot: Ballot, voters: Sequence[ReplicaId], from_slot: Slot, now: Micros) -> None:
         self.ballot = ballot
         self.voters = tuple(voters)
+        self.from_slot = from_slot
         self.started_at = now
         self.asked_at = now
         self.answers: dict[ReplicaId, Answer] = {}
 
-    def take(self, peer: ReplicaId, promise: Promise) -> None:
-        """Note one part of a Promise; parts out of order are ignored, their sender is asked again."""
-        if promise.part == 0:
-            self.answers[peer] = Answer(promise.mark)
+    def wanted(self, peer: ReplicaId) -> Slot | None:
+        """From which slot on the peer is to be asked; None when it has told everything."""
         answer = self.answers.get(peer)
-        if answer is None or answer.complete or promise.part != answer.parts:
-            return
-        answer.parts += 1
+        if answer is None:
+            return self.from_slot
+        return None if answer.complete else answer.from_slot
+
+    def take(self, peer: ReplicaId, promise: Promise) -> Slot | None:
+        """Note a chunk; from which slot on the peer is to be asked now. Chunks out of turn are ignored."""
+        answer = self.answers.get(peer)
+        if answer is None:
+            answer = self.answers[peer] = Answer(self.from_slot)
+        if answer.complete or promise.from_slot != answer.from_slot:
+            return None
+        answer.mark = max(answer.mark, promise.mark)
         answer.entries.extend(promise.entries)
-        if promise.last:
-            answer.unknown = frozenset(promise.unknown)
-            answer.complete = True
+        answer.unknown.update(promise.unknown)
+        if promise.next_slot:
+            answer.from_slot = promise.next_slot
+            return promise.next_slot
+        answer.complete = True
+        return None
 
     def forget(self, peer: ReplicaId) -> None:
-        """A peer is gone: phase 1 goes on without what it promised."""
+        """A peer went: phase 1 goes on without what it promised."""
         self.answers.pop(peer, None)
 
-    def complete(self) -> dict[ReplicaId, Answer]:
-        """The answers that count."""
-        return {peer: answer for peer, answer in self.answers.items() if answer.complete}
-
-    def has_quorum(self) -> bool:
-        """Whether enough acceptors promised."""
-        return is_quorum(self.complete().keys(), self.voters)
+    def promised(self) -> list[ReplicaId]:
+        """Who has promised and told everything."""
+        return [peer for peer, answer in self.answers.items() if answer.complete]
 
     def best_mark(self) -> tuple[Slot, ReplicaId]:
         """The highest chosen mark among the promises, and who has it: nothing is proposed at or below it."""
-        return max((answer.mark, peer) for peer, answer in self.complete().items())
+        return max((answer.mark, peer) for peer, answer in self.answers.items() if answer.complete)
 
     def open_slots(self, mark: Slot) -> list[tuple[Slot, bytes]] | None:
         """What must be proposed again past `mark`: per slot the value of the highest ballot reported (P2c).
 
-        Gaps are filled with no-ops. None when for some slot too few acceptors *know* what they accepted:
-        an acceptor with a rotten record must not pass for one that accepted nothing.
+        Gaps are filled with no-ops. None when for some slot too few acceptors *know* what they accepted: an
+        acceptor with a rotten record must not pass for one that accepted nothing.
         """
-        answers = self.complete()
-        last = max(
-            (slot for answer in answers.values() for slot in (*(e.slot for e in answer.entries), *answer.unknown)),
-            default=mark,
-        )
+        answers = [(peer, answer) for peer, answer in self.answers.items() if answer.complete]
         best: dict[Slot, Entry] = {}
-        for answer in answers.values():
+        last = mark
+        for _, answer in answers:
+            last = max((last, *answer.unknown))
             for entry in answer.entries:
+                last = max(last, entry.slot)
                 held = best.get(entry.slot)
                 if held is None or entry.ballot > held.ballot:
                     best[entry.slot] = entry
+        invariant(last - mark <= OPEN_SLOTS_MAX, "so many slots cannot be open")
         proposals: list[tuple[Slot, bytes]] = []
         for slot in range(mark + 1, last + 1):
-            know = [peer for peer, answer in answers.items() if slot not in answer.unknown and answer.mark < slot]
+            know = [peer for peer, answer in answers if slot not in answer.unknown]
             if not is_quorum(know, self.voters):
                 return None
             found = best.get(slot)
@@ -98,27 +116,63 @@ class Candidacy:
         return proposals
 
 
-class Progress:
-    """What a leader knows of one peer."""
-
-    __slots__ = ("acked_at", "in_flight", "mark", "seq")
-
-    def __init__(self, acked_at: Micros) -> None:
-        self.acked_at = acked_at
-        self.seq = 0
-        self.mark: Slot = 0
-        self.in_flight = 0
-
-
 class Proposal:
-    """A slot that is proposed and not chosen yet."""
+    """A slot that is proposed and not known chosen yet."""
 
-    __slots__ = ("accepted", "entry", "sent_at")
+    __slots__ = ("accepted", "entry")
 
-    def __init__(self, entry: Entry, now: Micros) -> None:
+    def __init__(self, entry: Entry) -> None:
         self.entry = entry
         self.accepted: dict[ReplicaId, None] = {}
-        self.sent_at = now
+
+
+class Progress:
+    """What a leader knows of one peer, and what is on its way to it.
+
+    Invariant: `in_flight_bytes` is the sum over `in_flight`, which is (slot, bytes) in the order sent.
+    """
+
+    __slots__ = (
+        "accepts",
+        "acked_at",
+        "in_flight",
+        "in_flight_bytes",
+        "mark",
+        "mark_told",
+        "next_slot",
+        "resend_after",
+        "resend_at",
+        "seq",
+        "seq_told",
+    )
+
+    def __init__(self, next_slot: Slot, acked_at: Micros) -> None:
+        self.accepts = True
+        self.acked_at = acked_at
+        self.mark: Slot = 0
+        self.seq = 0
+        self.resend_after: Micros = 0
+        self.reset(next_slot)
+
+    def reset(self, next_slot: Slot) -> None:
+        """A new connection: nothing is on its way, and the peer has been told nothing."""
+        self.next_slot = next_slot
+        self.in_flight: deque[tuple[Slot, int]] = deque()
+        self.in_flight_bytes = 0
+        self.mark_told: Slot = 0
+        self.seq_told = 0
+        self.resend_at: Micros = 0
+        self.resend_after = 0
+
+    def sent(self, slot: Slot, size: int) -> None:
+        """An Accept is on its way."""
+        self.in_flight.append((slot, size))
+        self.in_flight_bytes += size
+
+    def done(self, upto: Slot) -> None:
+        """The peer holds everything up to here, or has no more use for it."""
+        while self.in_flight and self.in_flight[0][0] <= upto:
+            self.in_flight_bytes -= self.in_flight.popleft()[1]
 
 
 class Reign:
@@ -129,59 +183,104 @@ class Reign:
 
     __slots__ = (
         "ballot",
-        "confirm_wanted",
+        "confirmations",
+        "connected_at",
         "handing_over",
-        "handing_over_until",
         "heartbeat_at",
+        "heir",
+        "heir_told_at",
         "next_slot",
         "open",
         "opening_slot",
         "progress",
-        "seq",
-        "started_at",
         "voters",
     )
 
-    def __init__(
-        self, ballot: Ballot, voters: Sequence[ReplicaId], next_slot: Slot, promised: Sequence[ReplicaId], now: Micros
-    ) -> None:
+    def __init__(self, ballot: Ballot, voters: Sequence[ReplicaId], next_slot: Slot, now: Micros) -> None:
         self.ballot = ballot
         self.voters = tuple(voters)
         self.next_slot = next_slot
         self.open: dict[Slot, Proposal] = {}
         self.opening_slot: Slot = 0
-        self.seq = 0
-        self.started_at = now
+        self.confirmations = Confirmations()
+        self.progress: dict[ReplicaId, Progress] = {}
+        self.connected_at = now
         self.heartbeat_at: Micros = now
         self.handing_over = False
-        self.handing_over_until: Micros = 0
-        self.confirm_wanted = False
-        # Who promised has just been heard: the reign begins quorum-connected.
-        self.progress: dict[ReplicaId, Progress] = {peer: Progress(now) for peer in promised}
+        self.heir: ReplicaId | None = None
+        self.heir_told_at: Micros = 0
 
-    def peer(self, peer: ReplicaId, now: Micros) -> Progress:
-        """What is known of a peer; a new one has just been heard."""
-        progress = self.progress.get(peer)
-        if progress is None:
-            progress = self.progress[peer] = Progress(now)
-        return progress
+    # -- proposals -----------------------------------------------------------------------------------------
+
+    def add(self, value: bytes) -> Entry:
+        """Propose a value for the next slot."""
+        entry = Entry(self.next_slot, self.ballot, value)
+        self.next_slot += 1
+        self.open[entry.slot] = Proposal(entry)
+        return entry
+
+    def accepted(self, voter: ReplicaId, slot: Slot, mark: Slot) -> Slot:
+        """A voter holds a slot at this ballot, durably; the chosen mark that follows, contiguous from `mark`.
+
+        The step from open to chosen is made once per slot and in order, whatever comes twice or late.
+        """
+        proposal = self.open.get(slot)
+        if proposal is None:
+            return mark
+        proposal.accepted[voter] = None
+        while True:
+            first = self.open.get(mark + 1)
+            if first is None or not is_quorum(first.accepted, self.voters):
+                return mark
+            mark += 1
+            del self.open[mark]
+
+    def settle(self, mark: Slot) -> None:
+        """Everything up to `mark` turned out to be chosen by other means: nothing of it is open any more."""
+        while self.open:
+            first = next(iter(self.open))
+            if first > mark:
+                break
+            del self.open[first]
+
+    # -- peers ---------------------------------------------------------------------------------------------
+
+    def next_accept(self, peer: ReplicaId, progress: Progress, mark: Slot, window: int) -> Entry | None:
+        """The next proposal that the peer is to be sent now, in slot order, while its window is not full.
+
+        What was chosen meanwhile is left out: the peer fetches it.
+        """
+        progress.next_slot = max(progress.next_slot, mark + 1)
+        while progress.next_slot < self.next_slot:
+            if progress.in_flight and progress.in_flight_bytes >= window:
+                return None
+            proposal = self.open[progress.next_slot]
+            progress.next_slot += 1
+            if peer not in proposal.accepted:
+                progress.sent(proposal.entry.slot, len(proposal.entry.value))
+                return proposal.entry
+        return None
+
+    def owes(self, peer: ReplicaId, progress: Progress) -> bool:
+        """Whether the peer has not acknowledged something that was sent to it."""
+        return bool(progress.in_flight) and any(peer not in proposal.accepted for proposal in self.open.values())
 
     def quorum_connected(self, me: ReplicaId, timeout: Micros, now: Micros) -> bool:
-        """Whether a quorum, this leader included, has answered within the timeout."""
-        near = sum(
-            1
-            for voter in self.voters
-            if voter == me or (voter in self.progress and now - self.progress[voter].acked_at <= timeout)
-        )
-        return near >= quorum_size(len(self.voters))
+        """Whether a quorum, this leader included, has answered within the timeout and is able to accept."""
+        near = [me]
+        for peer, progress in self.progress.items():
+            if progress.accepts and now - progress.acked_at <= timeout:
+                near.append(peer)
+        return is_quorum(near, self.voters)
 
     def confirmed_seq(self, me: ReplicaId) -> int:
-        """The highest heartbeat that a quorum, this leader included, has answered."""
-        seqs = sorted(
-            (
-                self.seq if voter == me else (self.progress[voter].seq if voter in self.progress else 0)
-                for voter in self.voters
-            ),
-            reverse=True,
-        )
-        return seqs[quorum_size(len(self.voters)) - 1]
+        """The latest confirm round that a quorum, this leader included, has answered."""
+        reached = {peer: progress.seq for peer, progress in self.progress.items()}
+        reached[me] = self.confirmations.seq
+        return quorum_mark(reached, self.voters)
+
+    def check(self, mark: Slot) -> None:
+        """Assert the invariants."""
+        invariant(len(self.open) == self.next_slot - mark - 1, "what is proposed and not chosen is open")
+        invariant(not self.open or next(iter(self.open)) == mark + 1, "the first open slot follows the mark")
+        self.confirmations.check()

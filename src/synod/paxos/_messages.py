@@ -1,29 +1,36 @@
 """Every message between the Paxos parts of two replicas.
 
-| message      | Lamport | from      | to        | when                                        | durable first              |
-|--------------|---------|-----------|-----------|---------------------------------------------|----------------------------|
-| Probe        |         | anybody   | voters    | the leader seems gone                       | nothing                    |
-| ProbeAnswer  |         | voter     | prober    | at once                                     | nothing                    |
-| Prepare      | 1a      | candidate | voters    | a quorum agrees that the leader is gone     | its own promise            |
-| Promise      | 1b      | acceptor  | candidate | the ballot is the highest it has seen       | the promise                |
-| Accept       | 2a      | leader    | voters    | a slot is proposed                          | nothing (its own accept counts when durable) |
-| Accepted     | 2b      | acceptor  | leader    | the ballot is the one promised              | the entries and the promise |
-| Preempted    |         | acceptor  | proposer  | a higher ballot was promised                | that promise               |
-| Chosen       |         | leader    | everybody | a slot was chosen                           | at a quorum: the entry     |
-| Heartbeat    |         | leader    | everybody | every heartbeat period, and to confirm reads | nothing                   |
-| HeartbeatAck |         | everybody | leader    | at once                                     | nothing                    |
-| Fetch        |         | behind    | holder    | slots are missing below a mark              | nothing                    |
-| Slots        |         | holder    | behind    | answer to Fetch                             | nothing: chosen is chosen  |
-| ReadAsk      |         | follower  | leader    | reads arrived                               | nothing                    |
-| ReadGrant    |         | leader    | follower  | a quorum showed that the leader still leads | nothing                    |
-| TakeOver     |         | leader    | follower  | clean hand-over                             | nothing                    |
+| message      | Lamport | from      | to        | when                                         | durable first                |
+|--------------|---------|-----------|-----------|----------------------------------------------|------------------------------|
+| Probe        |         | voter     | voters    | the leader seems gone                        | nothing                      |
+| ProbeAnswer  |         | voter     | prober    | at once                                      | nothing                      |
+| Prepare      | 1a      | candidate | voters    | a quorum agrees that the leader is gone      | the candidate's own promise  |
+| Promise      | 1b      | acceptor  | candidate | no higher ballot was promised                | the promise                  |
+| Accept       | 2a      | leader    | all peers | a slot is proposed                           | nothing: its own acceptance counts once durable |
+| Accepted     | 2b      | acceptor  | leader    | no higher ballot was promised                | the promise and the entry    |
+| Preempted    |         | acceptor  | proposer  | Prepare, Accept or Heartbeat of a lower ballot | the higher promise         |
+| Chosen       |         | leader    | all peers | a slot was chosen and no Accept tells it     | at a quorum: the entry       |
+| Heartbeat    |         | leader    | all peers | each heartbeat period, and to confirm reads  | nothing                      |
+| HeartbeatAck |         | all peers | leader    | at once                                      | nothing                      |
+| Fetch        |         | behind    | holder    | chosen slots are missing                     | nothing                      |
+| Slots        |         | holder    | behind    | answer to Fetch                              | nothing: chosen is chosen    |
+| ReadAsk      |         | follower  | leader    | reads arrived                                | nothing                      |
+| ReadGrant    |         | leader    | follower  | a quorum showed that the leader still leads  | nothing                      |
+| TakeOver     |         | leader    | follower  | clean hand-over, nothing is open any more    | nothing                      |
+
+A message is valid from birth: one that cannot mean anything cannot be made, here or from a peer's bytes.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from synod.base import Ballot, Entry, Slot
+from synod.base import BALLOT_ZERO, Ballot, Entry, LocalProtocolError, Slot
+
+
+def _require(holds: bool, fact: str) -> None:
+    if not holds:
+        raise LocalProtocolError(fact)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +42,7 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class ProbeAnswer:
-    """What a voter thinks of the leader, and how far it is itself."""
+    """What a voter thinks of the leader, what it has promised, and how far it knows what is chosen."""
 
     round: int
     gone: bool
@@ -50,41 +57,76 @@ class Prepare:
     ballot: Ballot
     from_slot: Slot
 
+    def __post_init__(self) -> None:
+        _require(self.ballot > BALLOT_ZERO, "a Prepare needs a ballot that somebody raised")
+        _require(self.from_slot > 0, "slots begin at 1")
+
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """1b: accepted entries past the acceptor's chosen mark, in parts; `unknown` are slots it cannot read."""
+    """1b: what the acceptor holds from max(`from_slot`, `mark` + 1) on, in chunks of bounded size.
+
+    Args:
+        from_slot: as in the Prepare that this answers.
+        mark: the acceptor knows everything up to here to be chosen, and reports nothing of it.
+        next_slot: this chunk ends before it, ask again from there; 0 when nothing is left to report.
+        entries: accepted and not known chosen, slots rising.
+        unknown: slots at which something may have been accepted whose record cannot be read, rising.
+    """
 
     ballot: Ballot
+    from_slot: Slot
     mark: Slot
-    part: int
-    last: bool
+    next_slot: Slot
     entries: tuple[Entry, ...]
     unknown: tuple[Slot, ...]
+
+    def __post_init__(self) -> None:
+        _require(self.ballot > BALLOT_ZERO, "a Promise needs a ballot that somebody raised")
+        _require(self.from_slot > 0, "slots begin at 1")
+        first = max(self.from_slot, self.mark + 1)
+        _require(self.next_slot == 0 or self.next_slot > first, "a chunk of a Promise covers at least one slot")
+        for slots in ([entry.slot for entry in self.entries], self.unknown):
+            last = first - 1
+            for slot in slots:
+                _require(slot > last, "a Promise reports rising slots past its mark")
+                last = slot
+            _require(self.next_slot == 0 or last < self.next_slot, "a chunk of a Promise ends before the next one")
 
 
 @dataclass(frozen=True, slots=True)
 class Accept:
-    """2a: accept these values in consecutive slots from `slot` on; everything up to `mark` is chosen."""
+    """2a: accept this value at `slot`; everything up to `mark` is chosen; `seq` is the confirm round."""
 
     ballot: Ballot
-    mark: Slot
     slot: Slot
+    mark: Slot
+    seq: int
     value: bytes
+
+    def __post_init__(self) -> None:
+        _require(self.ballot > BALLOT_ZERO, "an Accept needs a ballot that somebody raised")
+        _require(self.slot > self.mark >= 0, "an Accept is for a slot past the mark")
 
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """2b: the acceptor holds `slot` at `ballot`, durably. `seen` is the last heartbeat that it had received."""
+    """2b: the acceptor holds `slot` at `ballot`, durably, or knows it chosen.
+
+    Args:
+        mark: how far this replica knows what is chosen.
+        seq: the confirm round of the Accept that this answers; 0 from one that may not confirm reads.
+    """
 
     ballot: Ballot
     slot: Slot
-    seen: int
+    mark: Slot
+    seq: int
 
 
 @dataclass(frozen=True, slots=True)
 class Preempted:
-    """A refusal: a higher ballot was promised."""
+    """A refusal: `ballot`, a higher one, was promised."""
 
     ballot: Ballot
 
@@ -99,7 +141,7 @@ class Chosen:
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """The leader lives; `seq` rises with every one; `quorum_connected` says whether it hears a quorum."""
+    """The leader lives; `quorum_connected` says whether a quorum answers it; `seq` is the confirm round."""
 
     ballot: Ballot
     mark: Slot
@@ -109,12 +151,18 @@ class Heartbeat:
 
 @dataclass(frozen=True, slots=True)
 class HeartbeatAck:
-    """The answer to heartbeat `seq`: the acceptor's promise is still `ballot`; `mark` is how far it knows."""
+    """No higher ballot than `ballot` is promised here.
+
+    Args:
+        seq: the confirm round that this answers; 0 from one that may not confirm reads.
+        mark: how far this replica knows what is chosen.
+        accepts: whether it is able to accept: neither abstaining nor waiting for a disk that hangs.
+    """
 
     ballot: Ballot
     seq: int
     mark: Slot
-    votes: bool
+    accepts: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,28 +171,42 @@ class Fetch:
 
     slot: Slot
 
+    def __post_init__(self) -> None:
+        _require(self.slot > 0, "slots begin at 1")
+
 
 @dataclass(frozen=True, slots=True)
 class Slots:
-    """Chosen entries from `slot` on, contiguous; none with `snapshot` means: only my snapshot has it."""
+    """Chosen entries from `slot` on, without a gap; `snapshot` says that only the holder's snapshot has them.
+
+    Neither entries nor `snapshot`: the holder does not know that slot to be chosen. `mark` is how far it knows.
+    """
 
     slot: Slot
+    mark: Slot
     snapshot: bool
     entries: tuple[Entry, ...]
+
+    def __post_init__(self) -> None:
+        _require(self.slot > 0, "slots begin at 1")
+        _require(not (self.snapshot and self.entries), "either entries or a snapshot")
+        for at, entry in enumerate(self.entries):
+            _require(entry.slot == self.slot + at, "fetched slots are contiguous")
+        _require(self.slot + len(self.entries) <= self.mark + 1 or not self.entries, "fetched slots are chosen")
 
 
 @dataclass(frozen=True, slots=True)
 class ReadAsk:
-    """Reads arrived here, whose promised ballot is `ballot`: what is chosen?"""
+    """Reads arrived here, where `ballot` is promised: what is chosen? `counts`: may this confirm by itself."""
 
     ballot: Ballot
     id: int
-    votes: bool
+    counts: bool
 
 
 @dataclass(frozen=True, slots=True)
 class ReadGrant:
-    """The reads of the ask `id` may be served once `mark` is applied."""
+    """The reads of the ask `id`, and of those before it, may be served once `mark` is applied."""
 
     id: int
     mark: Slot

@@ -1,10 +1,10 @@
-"""The settings and the outputs of Paxos."""
+"""The settings of Paxos, what its log gave back, and what it asks of its host."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from synod.base import MILLISECOND, Ballot, Entry, Micros, ReplicaId, Slot
+from synod.base import MILLISECOND, Ballot, Entry, Micros, ReplicaId, Slot, invariant
 
 from ._messages import PaxosMessage
 
@@ -16,14 +16,20 @@ class PaxosOptions:
     Args:
         heartbeat: the leader speaks at least so often; a fifth of the election timeout, so that one lost or
             late heartbeat starts nothing.
-        election_timeout: silence of the leader after which it may be gone; randomised up to twice.
-        probe_timeout: how long a round of probes or of phase 1's first answers may take.
+        election_timeout: silence of the leader after which it may be gone. Each replica waits up to half of
+            it longer, drawn anew each time, so that a silent leader is replaced within a second.
+        probe_timeout: how long a round of probes waits, or a Prepare before it is sent again.
         in_flight_slots_max: proposed and not chosen; 1 gathers the largest batches and was fastest on loopback.
-        promise_bytes_max: entries in one part of a Promise.
+        unsynced_writes_max: writes of this replica that its disk has not finished; a leader whose followers
+            are faster than its own disk proposes no more than this ahead of it.
+        promise_chunk_bytes_max: entries in one Promise.
         fetch_bytes_max: entries in one Slots.
         cache_bytes_max: chosen entries kept in memory for peers that lag a little.
+        ahead_bytes_max: entries accepted past the chosen mark; who misses a slot below lets further ones go by
+            until it has fetched it. Twice the cache: more would only wait.
         send_window_bytes: unacknowledged values to one peer; a slower one catches up by Fetch.
-        candidate_lag_slots_max: who is further behind raises no ballot, it would only delay a better one.
+        candidate_lag_slots_max: who is further behind raises no ballot, it would only delay a better one;
+            about one Slots full of ordinary batches.
         checks: assert the invariants around every step.
     """
 
@@ -31,12 +37,20 @@ class PaxosOptions:
     election_timeout: Micros = 500 * MILLISECOND
     probe_timeout: Micros = 150 * MILLISECOND
     in_flight_slots_max: int = 1
-    promise_bytes_max: int = 1 << 20
+    unsynced_writes_max: int = 64
+    promise_chunk_bytes_max: int = 1 << 20
     fetch_bytes_max: int = 1 << 20
     cache_bytes_max: int = 32 << 20
+    ahead_bytes_max: int = 64 << 20
     send_window_bytes: int = 16 << 20
     candidate_lag_slots_max: int = 64
     checks: bool = True
+
+    def __post_init__(self) -> None:
+        invariant(0 < 2 * self.heartbeat <= self.election_timeout, "two heartbeats fit into an election timeout")
+        invariant(self.probe_timeout > 0, "a probe needs time")
+        invariant(self.in_flight_slots_max > 0, "a leader needs a slot")
+        invariant(self.unsynced_writes_max >= self.in_flight_slots_max, "every slot in flight needs a write")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +84,7 @@ class Write:
 
 @dataclass(frozen=True, slots=True)
 class LogRead:
-    """Entries to be read from the log, from a slot on."""
+    """Entries to be read from the log, from a slot on; answered by `Paxos.log_read`."""
 
     id: int
     from_slot: Slot
@@ -79,7 +93,7 @@ class LogRead:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Something that an operator may want to know."""
+    """Something that an operator may want to know. Kinds: election, disk, catch-up."""
 
     kind: str
     text: str
@@ -87,7 +101,17 @@ class Note:
 
 @dataclass(slots=True)
 class PaxosReady:
-    """What should happen now."""
+    """What should happen now; the lists are independent of each other, each is in order.
+
+    Args:
+        writes: to be made durable, in order; `Paxos.persisted` says when.
+        messages: to be sent; what rests on a write is here only after that write is durable.
+        chosen: to be applied, without a gap, each slot once in the life of a process.
+        grants: (ask, slot): the reads of the ask may be served once the slot is applied.
+        log_reads: to be read from the log.
+        snapshot_wanted: a peer whose snapshot this replica needs.
+        notes: for the operator.
+    """
 
     writes: list[Write] = field(default_factory=list)
     messages: list[tuple[ReplicaId, PaxosMessage]] = field(default_factory=list)

@@ -1,23 +1,46 @@
-"""Multi-Paxos for one replica: acceptor, proposer and learner in one sans-IO object.
+"""Multi-Paxos for one replica: acceptor, proposer, learner and elections composed into one sans-IO object.
 
-Nothing here reads a clock, draws chance of its own, or does I/O. What rests on a write is held back until
-`persisted` says that the write is durable; so a Promise, an Accepted, or a candidate's Prepare cannot leave
-too early, whatever the host does.
+Nothing here reads a clock, draws chance of its own, or does I/O. What rests on a write goes through the `Gate`
+and leaves once `persisted` says that the write is durable; so a Promise, an Accepted, or a candidate's Prepare
+cannot leave too early, whatever the host does.
 
-Read `step`, then `_on_prepare` and `_on_accept` (the acceptor), `_phase_one` and `_count` (the proposer),
-`_learn` (the learner), and `_suspect` (elections).
+Read `step` first, then `_on_prepare` and `_on_accept` (the acceptor), `_phase_one` and `_count` (the proposer),
+`_on_told` and `_on_slots` (the learner), `_suspect` (elections), `_serve_asks` (reads).
+
+What each role makes of each message; empty: the message is ignored, because it is late or meant for another
+role. A *follower* here is everybody who neither leads nor has raised a ballot; `!` marks what ends the role.
+
+|              | follower                       | candidate                      | leader                         |
+|--------------|--------------------------------|--------------------------------|--------------------------------|
+| Probe        | gone, unless vouched or held   | gone, once its time is over    | gone, if without its quorum    |
+| ProbeAnswer  | counts towards standing        | what may be fetched            |                                |
+| Prepare      | Promise or Preempted           | Promise ! or Preempted         | Promise ! or Preempted         |
+| Promise      |                                | counts towards phase 1         |                                |
+| Accept       | Accepted or Preempted          | Accepted ! or Preempted        | Accepted ! or Preempted        |
+| Accepted     |                                |                                | counts towards phase 2         |
+| Preempted    | remembers the ballot           | stands down !                  | stands down !                  |
+| Chosen       | learns                         | learns !                       | learns !                       |
+| Heartbeat    | HeartbeatAck or Preempted      | HeartbeatAck ! or Preempted    | HeartbeatAck ! or Preempted    |
+| HeartbeatAck |                                |                                | counts: connected, reads       |
+| Fetch        | Slots                          | Slots                          | Slots                          |
+| Slots        | learns                         | learns                         | stands down ! if superseded    |
+| ReadAsk      |                                |                                | ReadGrant, when confirmed      |
+| ReadGrant    | grants                         | grants                         | grants                         |
+| TakeOver     | raises a ballot                |                                |                                |
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from typing import Final, Literal
 
-from synod.base import Ballot, Entry, Micros, ReplicaId, Rng, Slot, invariant
+from synod.base import BALLOT_ZERO, Ballot, Entry, Micros, ReplicaId, Rng, Slot, invariant
 
 from ._acceptor import Acceptor
-from ._leader import Candidacy, Progress, Proposal, Reign
+from ._election import CLOSED_CONNECTION_SPREAD, CONNECT_SPREAD, Election
+from ._gate import Gate, Learned, OwnAccepted, OwnPromise, Send
+from ._leader import RESEND_BACKOFF_MAX, Candidacy, Progress, Reign
+from ._learner import Learner
 from ._messages import (
     Accept,
     Accepted,
@@ -36,14 +59,15 @@ from ._messages import (
     Slots,
     TakeOver,
 )
-from ._options import Durable, LogRead, Note, PaxosOptions, PaxosReady, Write
+from ._options import Durable, LogRead, Note, PaxosOptions, PaxosReady
 from ._quorum import is_quorum
-from ._reads import Asks, Pending
+from ._reads import Asks
 
 RoleName = Literal["leader", "follower", "electing"]
 
-READS_PENDING_MAX: Final = 4_096
-"""Asks that wait at a leader; each peer has one at a time, so that only a leader cut off gathers any."""
+UNCONNECTED_TIMEOUTS_MAX: Final = 4
+"""Election timeouts after which a leader without a quorum stands down by itself. Longer than the others need
+to replace it, so that it only matters when nobody could; it then looks for its peers as everybody does."""
 
 
 class Paxos:
@@ -59,7 +83,8 @@ class Paxos:
         now: microseconds.
         learners: members that learn and never count.
 
-    Invariant: see `Acceptor`, `Candidacy` and `Reign`; at most one of candidacy and reign exists.
+    Invariant: at most one of candidacy and reign exists, and its ballot is the one promised here.
+    Invariant: a leader proposes past everything that it knows to be chosen.
     """
 
     def __init__(
@@ -77,44 +102,26 @@ class Paxos:
         self.me = me
         self.voters = voters
         self.options = options
-        self.leader: ReplicaId | None = None
         self.abstaining = False
-        self._peers = tuple(sorted({*voters, *learners} - {me}))
         self._votes = me in voters
-        self._acceptor = Acceptor(durable, applied, options.cache_bytes_max)
-        self._rng = rng
+        self._peers = tuple(sorted({*voters, *learners} - {me}))
+        self._now = now
         self._out = PaxosReady()
         self._connected: dict[ReplicaId, None] = {}
-        # Writing: what is dirty goes into the next write; messages that rest on it wait in `_held`.
-        self._dirty_entries: dict[Slot, Entry] = {}
-        self._dirty = False
-        self._next_write = 1
-        self._persisted = 0
-        self._writing: deque[tuple[int, Micros]] = deque()
-        self._held: deque[tuple[int, ReplicaId, PaxosMessage]] = deque()
-        self._own_accepts: deque[tuple[int, Ballot, Slot]] = deque()
-        self._own_promise: tuple[int, Ballot] | None = None
-        self._fetched: deque[tuple[int, Slot]] = deque()
-        # Following.
-        self._heard_at = now
-        self._leader_connected = False
-        self._last_seq = 0
-        self._fetch: tuple[ReplicaId, Micros] | None = None
-        self._fetch_answers: dict[int, tuple[ReplicaId, Slot]] = {}
-        self._read_id = 0
-        # Electing.
-        self._highest_seen = durable.promised
-        self._probe_round = 0
-        self._probe_answers: dict[ReplicaId, bool] = {}
-        self._probing = False
-        self._suspect_at = now + (self._random(options.probe_timeout) if len(voters) > 1 else 0)
+        self._gate = Gate()
+        self._acceptor = Acceptor(durable, applied)
+        self._learner = Learner(self._acceptor, durable, applied, options.cache_bytes_max)
+        self._election = Election(me, options, self._acceptor.promised, rng, now)
+        if len(voters) > 1:
+            self._election.wait(now)  # time to be called by a leader that is there already
+        self._woken_late = False
         self._candidacy: Candidacy | None = None
         self._reign: Reign | None = None
-        # Reading.
+        self._made: Accept | None = None
         self._asks = Asks(rng.getrandbits(31))
-        self._pending: deque[Pending] = deque()
         self._early: dict[ReplicaId, ReadAsk] = {}
-        self._now = now
+        self._log_reads: dict[int, tuple[ReplicaId, Slot]] = {}
+        self._last_log_read = 0
 
     # -- what the host may know ----------------------------------------------------------------------------
 
@@ -123,7 +130,12 @@ class Paxos:
         """What this replica does at the moment."""
         if self._reign is not None:
             return "leader"
-        return "follower" if self.leader is not None else "electing"
+        return "follower" if self._election.leader is not None else "electing"
+
+    @property
+    def leader(self) -> ReplicaId | None:
+        """The leader that is heard, this replica itself when it leads."""
+        return self.me if self._reign is not None else self._election.leader
 
     @property
     def ballot(self) -> Ballot:
@@ -133,13 +145,13 @@ class Paxos:
     @property
     def chosen_mark(self) -> Slot:
         """Everything up to here is chosen, and known here."""
-        return self._acceptor.mark
+        return self._learner.mark
 
     @property
     def serving(self) -> bool:
-        """Whether this leader's opening batch and everything before it is handed out."""
+        """Whether this leader's opening slot and everything before it is handed out."""
         reign = self._reign
-        return reign is not None and 0 < reign.opening_slot <= self._acceptor.delivered
+        return reign is not None and 0 < reign.opening_slot <= self._learner.delivered
 
     @property
     def needs_opening(self) -> bool:
@@ -152,238 +164,259 @@ class Paxos:
         reign = self._reign
         return (
             reign is not None
-            and self.serving
+            and 0 < reign.opening_slot <= self._learner.delivered
             and not reign.handing_over
             and len(reign.open) < self.options.in_flight_slots_max
+            and self._gate.unsynced < self.options.unsynced_writes_max
         )
 
     @property
     def quorum_connected(self) -> bool:
-        """Whether the leader, this or the one that is heard, answers and is answered by a quorum."""
+        """Whether the leader, this or the one that is heard, is answered by a quorum."""
         if self._reign is not None:
             return self._reign.quorum_connected(self.me, self.options.election_timeout, self._now)
-        return self.leader is not None and self._leader_connected
+        return self._election.leader is not None and self._election.leader_connected
 
     def lag(self, peer: ReplicaId) -> int | None:
         """How many chosen slots a peer is behind, as the leader knows it; None at others."""
         if self._reign is None or peer not in self._reign.progress:
             return None
-        return max(0, self._acceptor.mark - self._reign.progress[peer].mark)
+        return max(0, self._learner.mark - self._reign.progress[peer].mark)
 
-    # -- inputs --------------------------------------------------------------------------------------------
+    # -- inputs: connections and messages ------------------------------------------------------------------
 
     def connected(self, peer: ReplicaId, now: Micros) -> None:
-        """Messages to and from a peer pass from now on."""
-        self._now = now
-        self._connected[peer] = None
-        if self._reign is not None:
-            self._send_heartbeat(peer)
-            self._send_open(peer, now)
-        elif self._candidacy is not None:
-            self._send(peer, Prepare(self._candidacy.ballot, self._acceptor.mark + 1))
-        elif self.leader is None:
-            self._suspect_at = min(self._suspect_at, now + self._random(self.options.heartbeat // 4))
-        if peer == self.leader:
-            self._asks.doubt()
-
-    def disconnected(self, peer: ReplicaId, now: Micros) -> None:
-        """Messages sent to the peer may be lost; when it led, look for another leader at once."""
-        self._now = now
-        self._connected.pop(peer, None)
-        if self._fetch is not None and self._fetch[0] == peer:
-            self._fetch = None
-        if self._candidacy is not None:
-            self._candidacy.forget(peer)
-        self._early.pop(peer, None)
-        self._pending = deque(pending for pending in self._pending if pending.peer != peer)
-        if self._reign is not None:
-            self._reign.progress.pop(peer, None)
-        elif peer == self.leader:
-            self._lose_leader("its connection closed", now)
-            # A short random wait, so that not all raise ballots at the same moment.
-            self._suspect_at = now + self._random(self.options.heartbeat // 8)
-
-    def step(self, peer: ReplicaId, message: PaxosMessage, now: Micros) -> None:
-        """One message of a peer."""
+        """Messages to and from a peer pass from now on, in order; those of an earlier connection are lost."""
         self._now = now
         if peer not in self._peers:
             return
+        if peer in self._connected:
+            self._lose_messages(peer)
+        self._connected[peer] = None
+        reign, candidacy = self._reign, self._candidacy
+        if reign is not None:
+            self._meet(reign, peer, now - self.options.election_timeout - 1)
+            self._send_heartbeat(reign, peer)
+            self._send_accepts(reign, peer)
+        elif candidacy is not None:
+            self._send_prepare(candidacy, peer)
+        elif self._election.leader == peer:
+            self._asks.doubt()
+        else:
+            self._election.hurry(now, self.options.heartbeat // CONNECT_SPREAD)
+        self.check()
+
+    def disconnected(self, peer: ReplicaId, now: Micros) -> None:
+        """The connection is gone; when it was the leader's, look for another at once."""
+        self._now = now
+        if peer not in self._connected:
+            return
+        del self._connected[peer]
+        self._lose_messages(peer)
+        if self._candidacy is not None:
+            self._candidacy.forget(peer)
+            self._phase_one()
+        elif self._reign is None and peer in (self._election.leader, self._election.hold_for):
+            self._note("election", f"the connection to replica {peer} closed")
+            self._election.lose(now, self.options.heartbeat // CLOSED_CONNECTION_SPREAD)
+            self._asks.doubt()
+        self.check()
+
+    def _lose_messages(self, peer: ReplicaId) -> None:
+        """What was on its way to or from the peer may never arrive."""
+        if self._learner.fetch_from == peer:
+            self._learner.fetch_from = None
+        if self._reign is not None:
+            self._reign.progress.pop(peer, None)
+            self._reign.confirmations.forget(peer)
+            self._early.pop(peer, None)
+
+    def step(self, peer: ReplicaId, message: PaxosMessage, now: Micros) -> None:
+        """One message of a connected peer."""
+        self._now = now
+        if peer not in self._connected:
+            return  # left over from a connection that is gone
         match message:
             case Accept():
-                self._on_accept(peer, message, now)
+                self._on_accept(peer, message)
             case Accepted():
-                self._on_accepted(peer, message, now)
+                self._on_accepted(peer, message)
             case Chosen(ballot, mark):
-                if self._hear(peer, ballot, now):
-                    self._learn(peer, ballot, mark, now)
-            case Heartbeat():
-                self._on_heartbeat(peer, message, now)
-            case HeartbeatAck():
-                self._on_heartbeat_ack(peer, message, now)
+                if self._follow(peer, ballot, None):
+                    self._on_told(peer, ballot, mark)
             case ReadAsk():
                 self._on_read_ask(peer, message)
             case ReadGrant(id_, mark):
                 self._grant(id_, mark)
+            case Heartbeat():
+                self._on_heartbeat(peer, message)
+            case HeartbeatAck():
+                self._on_heartbeat_ack(peer, message)
             case Prepare():
-                self._on_prepare(peer, message, now)
+                self._on_prepare(peer, message)
             case Promise():
-                self._on_promise(peer, message, now)
+                self._on_promise(peer, message)
             case Preempted(ballot):
-                self._saw(ballot, now)
+                self._saw(ballot)
             case Probe(round_):
-                gone = self._leader_gone(now) and not self._stalled(now)
-                self._send(peer, ProbeAnswer(round_, gone, self._acceptor.promised, self._acceptor.mark))
+                gone = self._agrees_gone(peer)
+                self._send(peer, ProbeAnswer(round_, gone, self._acceptor.promised, self._learner.mark))
             case ProbeAnswer():
-                self._on_probe_answer(peer, message, now)
+                self._on_probe_answer(peer, message)
             case Fetch(slot):
                 self._on_fetch(peer, slot)
             case Slots():
-                self._on_slots(peer, message, now)
+                self._on_slots(peer, message)
             case TakeOver(ballot):
-                if ballot == self._acceptor.promised and self._reign is None and self._votes:
+                if ballot == self._acceptor.promised and self._may_stand() and self._candidacy is None:
                     self._note("election", f"replica {peer} hands over")
-                    self._become_candidate(now)
+                    self._become_candidate()
         self.check()
 
+    # -- inputs: the host ----------------------------------------------------------------------------------
+
     def persisted(self, write_id: int, now: Micros) -> None:
-        """This write and all before it are durable: what rests on them may be seen."""
+        """This write and all before it are durable: what rests on them may happen."""
         self._now = now
-        invariant(write_id < self._next_write, "only what was handed out can be durable")
-        self._persisted = max(self._persisted, write_id)
-        while self._writing and self._writing[0][0] <= write_id:
-            self._writing.popleft()
-        while self._held and self._held[0][0] <= write_id:
-            _, peer, message = self._held.popleft()
-            self._send(peer, message)
-        if self._own_promise is not None and self._own_promise[0] <= write_id:
-            _, ballot = self._own_promise
-            self._own_promise = None
-            self._promised_myself(ballot)
-        while self._own_accepts and self._own_accepts[0][0] <= write_id:
-            _, ballot, slot = self._own_accepts.popleft()
-            self._count(self.me, ballot, slot)
-        while self._fetched and self._fetched[0][0] <= write_id:
-            _, slot = self._fetched.popleft()
-            self._acceptor.mark = max(self._acceptor.mark, slot)
-        if self._candidacy is not None:
-            self._phase_one(now)
+        for consequence in self._gate.persisted(write_id):
+            match consequence:
+                case Send(peer, message):
+                    self._send(peer, message)
+                case OwnAccepted(ballot, slot):
+                    if self._reign is not None and self._reign.ballot == ballot:
+                        self._count(self._reign, self.me, slot)
+                case Learned(slot):
+                    self._learned(slot)
+                case OwnPromise(ballot):
+                    self._promised_myself(ballot)
         self.check()
 
     def propose(self, value: bytes, now: Micros) -> Slot:
         """Propose a value for the next slot; only when `can_propose`."""
         self._now = now
         invariant(self.can_propose, "only a serving leader with a free slot proposes")
-        return self._propose(value, now)
+        assert self._reign is not None
+        return self._propose(self._reign, value)
 
     def propose_opening(self, value: bytes, now: Micros) -> Slot:
         """Propose the opening batch of this ballot; only when `needs_opening`."""
         self._now = now
-        reign = self._reign
-        invariant(reign is not None and reign.opening_slot == 0, "a ballot opens once")
-        slot = self._propose(value, now)
-        if self._reign is not None:
-            self._reign.opening_slot = slot
-        return slot
+        invariant(self.needs_opening, "a ballot opens once")
+        assert self._reign is not None
+        self._reign.opening_slot = self._reign.next_slot
+        return self._propose(self._reign, value)
 
     def ask(self, now: Micros) -> int:
-        """Ask what must be applied before reads that have arrived by now may be served."""
+        """Ask what must be applied before the reads that have arrived by now may be served."""
         self._now = now
-        return self._asks.ask()
+        ask = self._asks.ask()
+        if self._reign is not None and self.serving:
+            self._ask_myself(self._reign)  # so that an Accept of this very turn can confirm it
+        return ask
 
     def hand_over(self, now: Micros) -> None:
         """Stop proposing, and have the best peer elect itself once everything open is chosen."""
         self._now = now
-        if self._reign is not None and len(self.voters) > 1:
+        if self._reign is not None:
             self._reign.handing_over = True
-            self._reign.handing_over_until = now + 2 * self.options.election_timeout
 
     def abstain(self, abstaining: bool, now: Micros) -> None:
         """Take no part in ballots while there is no room to write; an acceptor may always be silent."""
         self._now = now
-        if abstaining and not self.abstaining:
-            self.hand_over(now)
+        if abstaining == self.abstaining:
+            return
         self.abstaining = abstaining
+        self._note("disk", "no room to write: abstains" if abstaining else "there is room to write again")
+        if self._reign is not None:
+            self._reign.handing_over = abstaining
+        elif self._candidacy is not None and abstaining:
+            self._stand_down("there is no room to write")
+            self._election.wait(now)
+        self.check()
 
     def log_read(self, request_id: int, entries: Sequence[Entry], now: Micros) -> None:
-        """The answer to a LogRead."""
+        """The answer to a LogRead; without the first slot that was asked for, only the snapshot has it."""
         self._now = now
-        peer, slot = self._fetch_answers.pop(request_id)
-        found = [entry for entry in entries if entry.slot <= self._acceptor.mark]
-        if not found or found[0].slot != slot:
-            self._send(peer, Slots(slot, snapshot=True, entries=()))
-        else:
-            self._send(peer, Slots(slot, False, tuple(found)))
+        peer, slot = self._log_reads.pop(request_id, (0, 0))
+        if slot == 0:
+            return
+        found: list[Entry] = []
+        for entry in entries:
+            if entry.slot != slot + len(found) or entry.slot > self._learner.mark:
+                break
+            found.append(entry)
+        self._send(peer, Slots(slot, self._learner.mark, not found, tuple(found)))
 
     def installed(self, slot: Slot, now: Micros) -> None:
         """The state up to `slot` came from a snapshot, and the log begins after it."""
         self._now = now
-        self._acceptor.install(slot)
-        self._dirty_entries = {s: e for s, e in self._dirty_entries.items() if s > slot}
-        self._fetch = None
+        self._gate.drop(slot)
+        self._learner.installed(slot)
+        if self._reign is not None:
+            self._reign.settle(self._learner.mark)
+        if self._candidacy is not None:
+            self._phase_one()
+        elif self._election.leader is not None:
+            self._fetch(self._election.leader)
         self.check()
 
     def log_trimmed(self, slot: Slot) -> None:
         """Entries up to `slot` are no longer in the log."""
-        self._acceptor.log_start = max(self._acceptor.log_start, min(slot, self._acceptor.delivered))
+        self._learner.log_start = max(self._learner.log_start, min(slot, self._learner.delivered))
 
     def tick(self, now: Micros) -> None:
-        """Time has passed."""
+        """Time has passed. Messages that had arrived before are to be handed in first."""
         self._now = now
-        reign, candidacy = self._reign, self._candidacy
-        if reign is not None:
-            self._tick_reign(reign, now)
-        elif candidacy is not None:
-            if now - candidacy.started_at >= self.options.election_timeout:
-                self._candidacy = None
-                self._note("election", f"ballot {candidacy.ballot} got no quorum")
-                self._retry_later(now)
-            elif now - candidacy.asked_at >= self.options.probe_timeout:
-                candidacy.asked_at = now
-                self._send_prepares(candidacy)
-                self._phase_one(now)
-        elif now >= self._suspect_at:
-            self._suspect(now)
-        if self._asks.latest and now - self._asks.sent_at >= 2 * self.options.heartbeat:
+        if self._reign is not None:
+            self._tick_reign(self._reign)
+        elif self._candidacy is not None:
+            self._tick_candidacy(self._candidacy)
+        elif now >= self._election.suspect_at:
+            self._suspect()
+        if self._reign is None and self._asks.latest and now - self._asks.sent_at >= 2 * self.options.heartbeat:
             self._asks.doubt()
-        if self._fetch is not None and now - self._fetch[1] >= self.options.election_timeout:
-            self._fetch = None
+        fetch_due = self._learner.fetched_at + self.options.election_timeout
+        if self._learner.fetch_from is not None and now >= fetch_due:
+            self._learner.fetch_from = None
         self.check()
 
     def next_deadline(self) -> Micros:
         """When `tick` is due."""
-        if self._reign is not None:
-            due = self._reign.heartbeat_at + self.options.heartbeat
-        elif self._candidacy is not None:
-            due = self._candidacy.asked_at + self.options.probe_timeout
+        reign, candidacy, options = self._reign, self._candidacy, self.options
+        if reign is not None:
+            due = reign.heartbeat_at + options.heartbeat
+            for progress in reign.progress.values():
+                if progress.in_flight and progress.resend_at < due:
+                    due = progress.resend_at
+        elif candidacy is not None:
+            due = min(candidacy.asked_at + options.probe_timeout, candidacy.started_at + options.election_timeout)
         else:
-            due = self._suspect_at
-        if self._asks.latest:
-            due = min(due, self._asks.sent_at + 2 * self.options.heartbeat)
-        if self._fetch is not None:
-            due = min(due, self._fetch[1] + self.options.election_timeout)
+            due = self._election.suspect_at
+        if reign is None and self._asks.sent and self._asks.latest:
+            due = min(due, self._asks.sent_at + 2 * options.heartbeat)
+        if self._learner.fetch_from is not None:
+            due = min(due, self._learner.fetched_at + options.election_timeout)
         return max(due, self._now)
 
     def ready(self) -> PaxosReady:
-        """What should happen now; drains."""
-        now = self._now
-        if self._reign is not None:
-            self._serve_asks(self._reign, now)
-        elif self._asks.unsent() and self.leader in self._connected:
-            self._asks.sent, self._asks.sent_at = self._asks.latest, now
-            votes = self._votes and not self._acceptor.unknown and not self.abstaining
-            self._send(self.leader, ReadAsk(self._acceptor.promised, self._asks.latest, votes))
-        if self._dirty:
-            entries = tuple(self._dirty_entries[slot] for slot in sorted(self._dirty_entries))
-            self._out.writes.append(Write(self._next_write, self._acceptor.promised, self._acceptor.mark, entries))
-            self._writing.append((self._next_write, now))
-            self._next_write += 1
-            self._dirty_entries = {}
-            self._dirty = False
-        self._out.chosen.extend(self._acceptor.deliver())
+        """What should happen now; drains. To be called after every batch of inputs."""
+        self._out.chosen.extend(self._learner.deliver())
+        reign = self._reign
+        if reign is not None:
+            self._serve_asks(reign)
+            self._tell_mark(reign)
+            if reign.handing_over and not reign.open:
+                self._name_heir(reign)
+        elif self._asks.unsent() and self._election.leader in self._connected:
+            ask = ReadAsk(self._acceptor.promised, self._asks.send(self._now), self._confirms())
+            self._send(self._election.leader, ask)
+        write = self._gate.flush(self._acceptor.promised, self._learner.mark, self._now)
+        if write is not None:
+            self._out.writes.append(write)
         out, self._out = self._out, PaxosReady()
         return out
 
-    # -- sending and writing -------------------------------------------------------------------------------
+    # -- small things --------------------------------------------------------------------------------------
 
     def _send(self, peer: ReplicaId | None, message: PaxosMessage) -> None:
         if peer is not None and peer in self._connected:
@@ -391,458 +424,536 @@ class Paxos:
 
     def _send_durable(self, peer: ReplicaId, message: PaxosMessage) -> None:
         """Send once everything that was changed so far is durable."""
-        if self._dirty:
-            self._held.append((self._next_write, peer, message))
-        elif self._next_write - 1 > self._persisted:
-            self._held.append((self._next_write - 1, peer, message))
-        else:
+        if self._gate.after(Send(peer, message)):
             self._send(peer, message)
-
-    def _write_entry(self, entry: Entry) -> None:
-        self._acceptor.accept(entry)
-        self._dirty_entries[entry.slot] = entry
-        self._dirty = True
-
-    def _stalled(self, now: Micros) -> bool:
-        """Whether the disk hangs: who cannot write must neither lead nor raise ballots."""
-        return bool(self._writing) and now - self._writing[0][1] > self.options.election_timeout
 
     def _note(self, kind: str, text: str) -> None:
         self._out.notes.append(Note(kind, text))
 
-    def _random(self, below: Micros) -> Micros:
-        return self._rng.randrange(0, max(1, below))
+    def _stalled(self) -> bool:
+        """Whether the disk hangs: who cannot write must neither lead nor raise ballots."""
+        return self._gate.stalled(self._now, self.options.election_timeout)
+
+    def _able(self) -> bool:
+        """Whether this replica can promise and accept."""
+        return self._votes and not self.abstaining and not self._stalled()
+
+    def _confirms(self) -> bool:
+        """Whether its word on what it has promised is evidence for a read."""
+        return self._votes and not self.abstaining and not self._acceptor.unknown
 
     # -- acceptor ------------------------------------------------------------------------------------------
 
-    def _on_prepare(self, peer: ReplicaId, message: Prepare, now: Micros) -> None:
-        if self.abstaining or not self._votes:
+    def _on_prepare(self, peer: ReplicaId, message: Prepare) -> None:
+        """Phase 1b. Ref: Lamport 2001 s2.2 phase 1 (b)."""
+        if self.abstaining or not self._votes or message.ballot.replica != peer:
             return
-        if not self._promise(message.ballot, now):
+        if not self._promise(message.ballot):
             self._send_durable(peer, Preempted(self._acceptor.promised))
             return
-        for part in self._acceptor.promises(message.ballot, message.from_slot, self.options.promise_bytes_max):
-            self._send_durable(peer, part)
+        chunk = self._acceptor.report(message.from_slot, self._learner.mark, self.options.promise_chunk_bytes_max)
+        self._send_durable(peer, chunk)
 
-    def _promise(self, ballot: Ballot, now: Micros) -> bool:
-        """P1a. A higher ballot ends our own candidacy or reign, and the leader that we heard."""
+    def _promise(self, ballot: Ballot) -> bool:
+        """P1a. A ballot that is higher than before ends our own candidacy or reign, and the leader that we heard."""
         before = self._acceptor.promised
         if not self._acceptor.promise(ballot):
             return False
         if ballot > before:
-            self._dirty = True
-            self._highest_seen = max(self._highest_seen, ballot)
-            # Heartbeats are numbered per reign: what an earlier reign of the same leader had reached must not
-            # pass for an answer in this one (reads were granted a state older than their ask).
-            self._last_seq = 0
-            if ballot.replica != self.me:
-                self._resign(f"ballot {ballot} was raised")
-            if self.leader is not None and self.leader != ballot.replica:
-                self.leader = None
-            self._wait_for_leader(now)
+            self._gate.touch()
+            self._give_way(ballot)
         return True
 
-    def _on_accept(self, peer: ReplicaId, message: Accept, now: Micros) -> None:
-        if self.abstaining:
+    def _give_way(self, ballot: Ballot) -> None:
+        """Somebody raised a higher ballot: give it a chance."""
+        election = self._election
+        election.highest_seen = max(election.highest_seen, ballot)
+        if ballot.replica != self.me:
+            self._stand_down(f"ballot {ballot} was raised")
+        election.hold(ballot.replica, self._now)
+
+    def _on_accept(self, peer: ReplicaId, message: Accept) -> None:
+        """Phase 2b. Ref: Lamport 2001 s2.2 phase 2 (b)."""
+        if self.abstaining or not self._follow(peer, message.ballot, None):
             return
-        if not self._promise(message.ballot, now):
-            self._send_durable(peer, Preempted(self._acceptor.promised))
-            return
-        self._hear(peer, message.ballot, now)
-        held = self._acceptor.held_at(message.slot)
-        if message.slot > self._acceptor.delivered and held < message.ballot:
-            if message.slot <= self._acceptor.mark:
-                invariant(self._acceptor.entries[message.slot].value == message.value, "a chosen slot keeps its value")
-            else:
-                self._write_entry(Entry(message.slot, message.ballot, message.value))
-        if self._votes:
-            self._send_durable(peer, Accepted(message.ballot, message.slot, self._last_seq))
-        self._learn(peer, message.ballot, message.mark, now)
+        slot, acceptor, learner = message.slot, self._acceptor, self._learner
+        held = acceptor.entries.get(slot)
+        if slot <= learner.mark:
+            # Known chosen here already. It was chosen below this ballot, so that this ballot's value is the same.
+            invariant(held is None or held.value == message.value, "a chosen slot keeps its value")
+        elif held is None or held.ballot != message.ballot:
+            if held is None and slot > learner.mark + 1 and learner.ahead_bytes > self.options.ahead_bytes_max:
+                self._on_told(peer, message.ballot, message.mark)
+                return  # what is missing below comes first; the leader sends this again
+            entry = Entry(slot, message.ballot, message.value)
+            acceptor.accept(entry)
+            self._gate.put(entry)
+        else:
+            invariant(held.value == message.value, "a ballot proposes one value in a slot")
+        self._on_told(peer, message.ballot, message.mark)
+        seq = message.seq if self._confirms() else 0
+        self._send_durable(peer, Accepted(message.ballot, slot, learner.mark, seq))
 
     # -- proposer: phase 1 ---------------------------------------------------------------------------------
 
-    def _become_candidate(self, now: Micros) -> None:
+    def _become_candidate(self) -> None:
         """Raise a ballot: promise it to ourselves durably, then ask the others."""
-        highest = max(self._highest_seen, self._acceptor.promised)
-        ballot = Ballot(highest.round + 1, self.me)
-        self._probing = False
-        self._promise(ballot, now)
-        self._candidacy = Candidacy(ballot, self.voters, now)
-        self._own_promise = (self._next_write, ballot)
+        ballot = self._election.next_ballot()
+        self._promise(ballot)
+        self._candidacy = Candidacy(ballot, self.voters, self._learner.mark + 1, self._now)
+        self._gate.after(OwnPromise(ballot))
         self._note("election", f"ballot {ballot} is raised")
 
     def _promised_myself(self, ballot: Ballot) -> None:
         candidacy = self._candidacy
         if candidacy is None or candidacy.ballot != ballot:
             return
-        for part in self._acceptor.promises(ballot, self._acceptor.mark + 1, 1 << 62):
-            candidacy.take(self.me, part)
+        candidacy.take(self.me, self._acceptor.report(candidacy.from_slot, self._learner.mark, 1 << 62))
         self._send_prepares(candidacy)
+        self._phase_one()
 
     def _send_prepares(self, candidacy: Candidacy) -> None:
-        if self._own_promise is not None:
-            return
-        complete = candidacy.complete()
         for voter in self.voters:
-            if voter != self.me and voter not in complete:
-                self._send(voter, Prepare(candidacy.ballot, self._acceptor.mark + 1))
+            self._send_prepare(candidacy, voter)
 
-    def _on_promise(self, peer: ReplicaId, message: Promise, now: Micros) -> None:
+    def _send_prepare(self, candidacy: Candidacy, voter: ReplicaId) -> None:
+        """Ask a voter for what is still wanted of it; nothing before our own promise is durable."""
+        wanted = candidacy.wanted(voter)
+        if voter in self.voters and wanted is not None and self.me in candidacy.answers:
+            self._send(voter, Prepare(candidacy.ballot, wanted))
+
+    def _on_promise(self, peer: ReplicaId, message: Promise) -> None:
         candidacy = self._candidacy
-        if candidacy is None or message.ballot != candidacy.ballot:
+        if candidacy is None or message.ballot != candidacy.ballot or peer not in self.voters:
             return
-        candidacy.take(peer, message)
-        self._phase_one(now)
+        wanted = candidacy.take(peer, message)
+        if wanted is not None:
+            self._send(peer, Prepare(candidacy.ballot, wanted))
+        self._phase_one()
 
-    def _phase_one(self, now: Micros) -> None:
-        """Lead when a quorum has promised, everything known chosen is learned, and every open slot is known."""
+    def _phase_one(self) -> None:
+        """Lead once a quorum has promised, everything it knows chosen is learned, and every open slot is known."""
         candidacy = self._candidacy
-        if candidacy is None or self.me not in candidacy.complete() or not candidacy.has_quorum():
+        if candidacy is None:
+            return
+        promised = candidacy.promised()
+        if self.me not in promised or not is_quorum(promised, self.voters):
             return
         mark, holder = candidacy.best_mark()
-        if mark > self._acceptor.mark:
-            self._fetch_from(holder, now)
+        if mark > self._learner.mark:
+            self._learner.target = max(self._learner.target, mark)
+            self._fetch(holder)
             return
-        proposals = candidacy.open_slots(self._acceptor.mark)
-        if proposals is None:
-            return
+        proposals = candidacy.open_slots(self._learner.mark)
+        if proposals is not None:
+            self._become_leader(candidacy, proposals)
+
+    def _become_leader(self, candidacy: Candidacy, proposals: list[tuple[Slot, bytes]]) -> None:
+        """Phase 1 is won: propose what may have been chosen, then whatever the host wants."""
         self._candidacy = None
-        self.leader = self.me
-        reign = Reign(candidacy.ballot, self.voters, self._acceptor.mark + 1, list(candidacy.complete()), now)
-        self._reign = reign
-        self._pending.clear()
+        reign = self._reign = Reign(candidacy.ballot, self.voters, self._learner.mark + 1, self._now)
+        promised = candidacy.promised()
+        for peer in self._connected:
+            # Who promised has just been heard: the reign begins quorum-connected.
+            self._meet(reign, peer, self._now if peer in promised else self._now - self.options.election_timeout - 1)
+        reign.handing_over = self.abstaining
         self._asks.doubt()
-        self._note("election", f"replica {self.me} leads with ballot {candidacy.ballot}")
+        self._note("election", f"replica {self.me} leads with ballot {candidacy.ballot}, {len(proposals)} slots open")
+        self._beat(reign)
         for slot, value in proposals:
             invariant(slot == reign.next_slot, "open slots are proposed without a gap")
-            self._propose(value, now)
-        self._beat(reign, now)
+            self._propose(reign, value)
+
+    def _tick_candidacy(self, candidacy: Candidacy) -> None:
+        now = self._now
+        if now - candidacy.started_at >= self.options.election_timeout:
+            self._stand_down("it got no quorum in time")
+            self._election.lose(now, self.options.probe_timeout)
+        elif now - candidacy.asked_at >= self.options.probe_timeout:
+            candidacy.asked_at = now
+            self._send_prepares(candidacy)
+            self._phase_one()
 
     # -- proposer: phase 2 ---------------------------------------------------------------------------------
 
-    def _propose(self, value: bytes, now: Micros) -> Slot:
-        reign = self._reign
-        invariant(reign is not None, "only a leader proposes")
-        assert reign is not None
-        entry = Entry(reign.next_slot, reign.ballot, value)
-        reign.next_slot += 1
-        reign.open[entry.slot] = Proposal(entry, now)
-        self._write_entry(entry)
-        if self._votes:
-            self._own_accepts.append((self._next_write, reign.ballot, entry.slot))
-        for peer in self._peers:
-            self._send_accept(reign, peer, entry)
+    def _meet(self, reign: Reign, peer: ReplicaId, acked_at: Micros) -> None:
+        reign.progress[peer] = Progress(self._learner.mark + 1, acked_at)
+
+    def _propose(self, reign: Reign, value: bytes) -> Slot:
+        """Phase 2a; our own acceptance is written while the Accepts travel, and counts once it is durable."""
+        entry = reign.add(value)
+        self._acceptor.accept(entry)
+        self._gate.put(entry)
+        self._gate.after(OwnAccepted(reign.ballot, entry.slot))
+        for peer in reign.progress:
+            self._send_accepts(reign, peer)
         return entry.slot
 
-    def _send_accept(self, reign: Reign, peer: ReplicaId, entry: Entry) -> None:
-        """Send a value, unless the peer is so far behind that it does better to fetch."""
-        if peer not in self._connected:
-            return
-        progress = reign.peer(peer, self._now)
-        if progress.in_flight > self.options.send_window_bytes:
-            return
-        progress.in_flight += len(entry.value)
-        self._send(peer, Accept(reign.ballot, self._acceptor.mark, entry.slot, entry.value))
-
-    def _send_open(self, peer: ReplicaId, now: Micros) -> None:
-        reign = self._reign
-        if reign is None:
-            return
-        reign.peer(peer, now).in_flight = 0
-        for proposal in reign.open.values():
-            if peer not in proposal.accepted:
-                self._send_accept(reign, peer, proposal.entry)
-
-    def _on_accepted(self, peer: ReplicaId, message: Accepted, now: Micros) -> None:
-        reign = self._reign
-        if reign is None or message.ballot != reign.ballot:
-            return
-        progress = reign.peer(peer, now)
-        progress.acked_at = now
-        progress.seq = max(progress.seq, message.seen)
-        progress.mark = max(progress.mark, message.slot - 1)
-        proposal = reign.open.get(message.slot)
-        progress.in_flight = 0 if proposal is None else max(0, progress.in_flight - len(proposal.entry.value))
-        if peer in self.voters:
-            self._count(peer, message.ballot, message.slot)
-
-    def _count(self, voter: ReplicaId, ballot: Ballot, slot: Slot) -> None:
-        """A voter holds a slot at our ballot, durably. The transition to chosen happens once, in slot order."""
-        reign = self._reign
-        if reign is None or ballot != reign.ballot:
-            return
-        proposal = reign.open.get(slot)
-        if proposal is None:
-            return
-        proposal.accepted[voter] = None
-        mark = self._acceptor.mark
+    def _send_accepts(self, reign: Reign, peer: ReplicaId) -> None:
+        """Send a peer what its window has room for. One message object serves all peers."""
+        progress, mark = reign.progress[peer], self._learner.mark
         while True:
-            first = reign.open.get(self._acceptor.mark + 1)
-            if first is None or not is_quorum(first.accepted, self.voters):
-                break
-            del reign.open[self._acceptor.mark + 1]
-            self._acceptor.mark += 1
-        if self._acceptor.mark > mark:
-            for peer in self._peers:
-                self._send(peer, Chosen(reign.ballot, self._acceptor.mark))
+            entry = reign.next_accept(peer, progress, mark, self.options.send_window_bytes)
+            if entry is None:
+                return
+            seq = progress.seq_told = reign.confirmations.stamp()
+            progress.mark_told = mark
+            if len(progress.in_flight) == 1:
+                progress.resend_after = progress.resend_after or 2 * self.options.heartbeat
+                progress.resend_at = self._now + progress.resend_after
+            made = self._made
+            if made is None or made.slot != entry.slot or made.seq != seq or made.mark != mark:
+                made = self._made = Accept(reign.ballot, entry.slot, mark, seq, entry.value)
+            self._out.messages.append((peer, made))
 
-    def _tick_reign(self, reign: Reign, now: Micros) -> None:
-        if self._stalled(now):
-            # A disk that hangs must not keep a leader in office: silence lets the others elect.
-            self._resign("its disk hangs")
-            self._retry_later(now)
-            return
-        timeout = self.options.election_timeout
-        if not reign.quorum_connected(self.me, 4 * timeout, now) and now - reign.started_at > 4 * timeout:
-            self._resign("it has lost its quorum")
-            self._retry_later(now)
-            return
-        if now - reign.heartbeat_at >= self.options.heartbeat:
-            self._beat(reign, now)
-        for proposal in reign.open.values():
-            if now - proposal.sent_at >= 2 * self.options.heartbeat:
-                proposal.sent_at = now
-                for peer in self._peers:
-                    if peer not in proposal.accepted:
-                        self._send_accept(reign, peer, proposal.entry)
-        if reign.handing_over and now >= reign.handing_over_until:
-            reign.handing_over = False  # nobody took over: better this leader than none
-        if reign.handing_over and not reign.open:
-            heirs = [
-                (progress.mark, peer)
-                for peer, progress in reign.progress.items()
-                if peer in self._connected and peer in self.voters
-            ]
-            if heirs:
-                self._send(max(heirs)[1], TakeOver(reign.ballot))
-
-    def _beat(self, reign: Reign, now: Micros) -> None:
-        reign.seq += 1
-        reign.heartbeat_at = now
-        reign.confirm_wanted = False
-        for peer in self._peers:
-            self._send_heartbeat(peer)
-
-    def _send_heartbeat(self, peer: ReplicaId) -> None:
-        reign = self._reign
-        if reign is not None:
-            connected = reign.quorum_connected(self.me, self.options.election_timeout, self._now)
-            self._send(peer, Heartbeat(reign.ballot, self._acceptor.mark, reign.seq, connected))
-
-    def _on_heartbeat_ack(self, peer: ReplicaId, message: HeartbeatAck, now: Micros) -> None:
+    def _on_accepted(self, peer: ReplicaId, message: Accepted) -> None:
         reign = self._reign
         if reign is None or message.ballot != reign.ballot:
-            self._saw(message.ballot, now)
             return
-        progress: Progress = reign.peer(peer, now)
-        progress.acked_at = now
+        progress = reign.progress[peer]
+        progress.acked_at = self._now
         progress.mark = max(progress.mark, message.mark)
-        if message.votes:
-            progress.seq = max(progress.seq, message.seq)
+        progress.seq = max(progress.seq, message.seq)
+        progress.done(message.slot)
+        progress.resend_after = 2 * self.options.heartbeat
+        progress.resend_at = self._now + progress.resend_after
+        self._count(reign, peer, message.slot)
+        self._send_accepts(reign, peer)
 
-    # -- following -----------------------------------------------------------------------------------------
+    def _count(self, reign: Reign, voter: ReplicaId, slot: Slot) -> None:
+        """Somebody holds a slot at our ballot, durably: only here a slot becomes chosen."""
+        mark = reign.accepted(voter, slot, self._learner.mark)
+        if mark > self._learner.mark:
+            self._learner.declare(mark)
 
-    def _hear(self, peer: ReplicaId, ballot: Ballot, now: Micros) -> bool:
-        """A message that only the leader of `ballot` sends. False when that ballot is past."""
-        if ballot < self._acceptor.promised or ballot.replica != peer:
+    def _tell_mark(self, reign: Reign) -> None:
+        """Tell the mark at once to those whom no Accept of this turn has told."""
+        mark = self._learner.mark
+        told: Chosen | None = None
+        for peer, progress in reign.progress.items():
+            if progress.mark_told < mark:
+                progress.mark_told = mark
+                told = told or Chosen(reign.ballot, mark)
+                self._out.messages.append((peer, told))
+
+    def _tick_reign(self, reign: Reign) -> None:
+        now, options = self._now, self.options
+        if self._stalled():
+            # A disk that hangs must not keep a leader in office: silence lets the others elect.
+            self._note("disk", "a write is older than the election timeout")
+            self._stand_down("its disk hangs")
+            self._election.wait(now)
+            return
+        if reign.quorum_connected(self.me, options.election_timeout, now):
+            reign.connected_at = now
+        elif now - reign.connected_at >= UNCONNECTED_TIMEOUTS_MAX * options.election_timeout:
+            self._stand_down("it has lost its quorum")
+            self._election.wait(now)
+            return
+        if now - reign.heartbeat_at >= options.heartbeat:
+            self._beat(reign)
+        for peer, progress in reign.progress.items():
+            if progress.in_flight and now >= progress.resend_at:
+                self._resend(reign, peer, progress)
+
+    def _resend(self, reign: Reign, peer: ReplicaId, progress: Progress) -> None:
+        """Go back to the first open slot that the peer has not accepted."""
+        after = min(2 * progress.resend_after, 2 * RESEND_BACKOFF_MAX * self.options.heartbeat)
+        owes = reign.owes(peer, progress)
+        progress.in_flight.clear()
+        progress.in_flight_bytes = 0
+        progress.resend_after = after
+        if owes:
+            progress.next_slot = self._learner.mark + 1
+            self._send_accepts(reign, peer)
+
+    def _beat(self, reign: Reign) -> None:
+        reign.heartbeat_at = self._now
+        for peer in reign.progress:
+            self._send_heartbeat(reign, peer)
+
+    def _send_heartbeat(self, reign: Reign, peer: ReplicaId) -> None:
+        connected = reign.quorum_connected(self.me, self.options.election_timeout, self._now)
+        progress = reign.progress[peer]
+        seq = progress.seq_told = reign.confirmations.stamp()
+        progress.mark_told = self._learner.mark
+        self._send(peer, Heartbeat(reign.ballot, self._learner.mark, seq, connected))
+
+    def _on_heartbeat_ack(self, peer: ReplicaId, message: HeartbeatAck) -> None:
+        reign = self._reign
+        if reign is None or message.ballot != reign.ballot:
+            return
+        progress = reign.progress[peer]
+        progress.acked_at = self._now
+        progress.accepts = message.accepts
+        progress.mark = max(progress.mark, message.mark)
+        progress.seq = max(progress.seq, message.seq)
+        if progress.in_flight:
+            progress.done(message.mark)
+            self._send_accepts(reign, peer)
+
+    def _name_heir(self, reign: Reign) -> None:
+        """Everything is chosen: have the most caught-up peer elect itself; another one if it does not."""
+        if reign.heir is not None and self._now - reign.heir_told_at < 2 * self.options.probe_timeout:
+            return
+        able = [
+            (peer != reign.heir, progress.mark, peer)
+            for peer, progress in reign.progress.items()
+            if peer in self.voters and progress.accepts
+        ]
+        if able:
+            reign.heir = max(able)[2]
+            reign.heir_told_at = self._now
+            self._send(reign.heir, TakeOver(reign.ballot))
+
+    # -- following and learning ----------------------------------------------------------------------------
+
+    def _follow(self, peer: ReplicaId, ballot: Ballot, quorum_connected: bool | None) -> bool:
+        """A message that only the leader of `ballot` sends. False when that ballot is past.
+
+        An abstaining replica cannot write a promise, but may listen.
+        """
+        if ballot.replica != peer:
             return False
-        if self._promise(ballot, now):
-            self._candidacy = None
-            self._probing = False
-            if self.leader != peer:
-                self.leader = peer
-                self._leader_connected = True
-                self._asks.doubt()
-            self._heard_at = now
-            self._wait_for_leader(now)
+        if ballot < self._acceptor.promised:
+            self._send_durable(peer, Preempted(self._acceptor.promised))
+            return False
+        if ballot > self._acceptor.promised:
+            if not self.abstaining:
+                self._promise(ballot)
+            elif self._election.leader != peer:
+                self._give_way(ballot)
+        if self._election.follow(peer, quorum_connected, self._now):
+            self._asks.doubt()
+        self._woken_late = False
         return True
 
-    def _wait_for_leader(self, now: Micros) -> None:
-        timeout = self.options.election_timeout
-        self._suspect_at = now + timeout + self._random(timeout // 2)
+    def _on_heartbeat(self, peer: ReplicaId, message: Heartbeat) -> None:
+        if self._follow(peer, message.ballot, message.quorum_connected):
+            self._on_told(peer, message.ballot, message.mark)
+            seq = message.seq if self._confirms() else 0
+            self._send(peer, HeartbeatAck(message.ballot, seq, self._learner.mark, self._able()))
 
-    def _on_heartbeat(self, peer: ReplicaId, message: Heartbeat, now: Micros) -> None:
-        if not self._hear(peer, message.ballot, now):
-            self._send(peer, HeartbeatAck(self._acceptor.promised, 0, 0, votes=False))
-            return
-        self._last_seq = max(self._last_seq, message.seq)
-        self._leader_connected = message.quorum_connected
-        if not message.quorum_connected:
-            self._suspect_at = min(self._suspect_at, now + self._random(self.options.election_timeout))
-        self._learn(peer, message.ballot, message.mark, now)
-        votes = self._votes and not self._acceptor.unknown and not self.abstaining
-        self._send(peer, HeartbeatAck(message.ballot, message.seq, self._acceptor.mark, votes))
-
-    def _learn(self, peer: ReplicaId, ballot: Ballot, mark: Slot, now: Micros) -> None:
+    def _on_told(self, peer: ReplicaId, ballot: Ballot, mark: Slot) -> None:
         """Take the leader's mark where we hold its ballot; fetch what we do not."""
-        if self._acceptor.learn_mark(ballot, mark):
-            self._fetch_from(peer, now)
+        if self._learner.told(ballot, mark):
+            self._fetch(peer)
 
-    def _fetch_from(self, peer: ReplicaId, now: Micros) -> None:
-        if self._fetch is None and not self._fetched and peer in self._connected:
-            self._fetch = (peer, now)
-            self._send(peer, Fetch(self._acceptor.mark + 1))
+    def _fetch(self, peer: ReplicaId) -> None:
+        if peer in self._connected and self._learner.may_fetch() and not self.abstaining:
+            self._learner.fetch_from = peer
+            self._learner.fetched_at = self._now
+            self._send(peer, Fetch(self._learner.mark + 1))
 
     def _on_fetch(self, peer: ReplicaId, slot: Slot) -> None:
-        if slot > self._acceptor.mark:
-            self._send(peer, Slots(slot, snapshot=False, entries=()))
-        elif slot <= self._acceptor.log_start:
-            self._send(peer, Slots(slot, snapshot=True, entries=()))
+        """Send what is known to be chosen: from memory, else from the log, else point to the snapshot."""
+        learner = self._learner
+        if slot > learner.mark:
+            self._send(peer, Slots(slot, learner.mark, snapshot=False, entries=()))
+        elif slot <= learner.log_start:
+            self._send(peer, Slots(slot, learner.mark, snapshot=True, entries=()))
         else:
-            entries = self._acceptor.cached(slot, self.options.fetch_bytes_max)
+            entries = learner.cached(slot, self.options.fetch_bytes_max)
             if entries is not None:
-                self._send(peer, Slots(slot, False, entries))
+                self._send(peer, Slots(slot, learner.mark, snapshot=False, entries=entries))
             else:
-                self._read_id += 1
-                self._fetch_answers[self._read_id] = (peer, slot)
-                self._out.log_reads.append(LogRead(self._read_id, slot, self.options.fetch_bytes_max))
+                self._read_log(peer, slot)
 
-    def _on_slots(self, peer: ReplicaId, message: Slots, now: Micros) -> None:
+    def _read_log(self, peer: ReplicaId, slot: Slot) -> None:
+        """One read at a time for each peer: a repeated Fetch replaces the one before."""
+        for id_, (reader, wanted) in list(self._log_reads.items()):
+            if reader == peer:
+                if wanted == slot:
+                    return
+                del self._log_reads[id_]
+        self._last_log_read += 1
+        self._log_reads[self._last_log_read] = (peer, slot)
+        self._out.log_reads.append(LogRead(self._last_log_read, slot, self.options.fetch_bytes_max))
+
+    def _on_slots(self, peer: ReplicaId, message: Slots) -> None:
         """Chosen entries: hold them, and hand them out once they are durable here."""
-        if self._fetch is not None and self._fetch[0] == peer:
-            self._fetch = None
+        learner = self._learner
+        if learner.fetch_from == peer:
+            learner.fetch_from = None
         if message.snapshot:
-            if message.slot == self._acceptor.mark + 1:
-                self._out.snapshot_wanted = peer
+            if message.slot == learner.mark + 1:
+                self._want_snapshot(peer)
             return
         if self.abstaining:
             return
-        upto = self._acceptor.mark
-        for entry in message.entries:
-            if entry.slot <= upto:
-                continue
-            if entry.slot != upto + 1:
-                break
-            held = self._acceptor.entries.get(entry.slot)
-            if held is None or held.ballot < entry.ballot:
-                self._write_entry(entry)
-            else:
-                invariant(held.value == entry.value or held.ballot == entry.ballot, "a chosen slot keeps its value")
-            upto = entry.slot
-        if upto > self._acceptor.mark:
-            self._dirty = True
-            self._fetched.append((self._next_write, upto))
+        highest = max((entry.ballot for entry in message.entries), default=BALLOT_ZERO)
+        self._saw(highest)
+        if self._reign is not None:
+            return  # phase 1 has learned everything below: this is old news
+        missing = learner.take(message)
+        if missing:
+            self._promise_silently(max(entry.ballot for entry in missing))
+        for entry in missing:
+            self._acceptor.accept(entry)
+            self._gate.put(entry)
+        if learner.writing > learner.mark and self._gate.after(Learned(learner.writing)):
+            self._learned(learner.writing)
+        elif self._candidacy is not None:
+            self._phase_one()
+
+    def _promise_silently(self, ballot: Ballot) -> None:
+        """Chosen entries of a ballot that had not come here: it is promised with them, and nobody is waited for."""
+        if ballot > self._acceptor.promised:
+            self._acceptor.promise(ballot)
+            self._gate.touch()
+            if self._election.leader not in (None, ballot.replica):
+                self._election.lose(self._now, self.options.probe_timeout)
+
+    def _want_snapshot(self, peer: ReplicaId) -> None:
+        self._out.snapshot_wanted = peer
+        self._note("catch-up", f"slot {self._learner.mark + 1} is only in the snapshot of replica {peer}")
         if self._candidacy is not None:
-            self._phase_one(now)
+            self._stand_down("what it misses is only in a snapshot")
+            self._election.refused(self._now)
+
+    def _learned(self, slot: Slot) -> None:
+        """Fetched entries are durable; go on where more is missing."""
+        self._learner.fetched(slot)
+        if self._reign is not None:
+            self._reign.settle(self._learner.mark)
+        elif self._candidacy is not None:
+            self._phase_one()
+        elif self._election.leader is not None:
+            self._fetch(self._election.leader)
 
     # -- elections -----------------------------------------------------------------------------------------
 
-    def _leader_gone(self, now: Micros) -> bool:
-        """Whether, as far as this replica can tell, nobody leads who could choose anything."""
-        if self._reign is not None:
-            return not self._reign.quorum_connected(self.me, self.options.election_timeout, now)
-        if self.leader is None or self.leader not in self._connected or not self._leader_connected:
-            return True
-        return now - self._heard_at >= self.options.election_timeout
+    def _may_stand(self) -> bool:
+        return self._reign is None and self._able()
 
-    def _suspect(self, now: Micros) -> None:
+    def _suspect(self) -> None:
         """Ask the others whether the leader is gone for them too, before any ballot is raised."""
-        self._retry_later(now)
-        if not self._votes or self.abstaining or self._stalled(now) or not self._leader_gone(now):
+        now, election = self._now, self._election
+        if not self._woken_late and len(self.voters) > 1 and now - election.suspect_at >= self.options.heartbeat:
+            # It was this replica that slept: what the leader sent meanwhile may lie in the sockets.
+            self._woken_late = True
+            election.suspect_at = now + self.options.heartbeat // 2
             return
-        if self.leader is not None:
-            self._lose_leader("it was silent" if self._leader_connected else "it has lost its quorum", now)
-        self._probe_round += 1
-        self._probing = True
-        self._probe_answers = {self.me: True}
+        self._woken_late = False
+        if election.leader is not None and now - election.heard_at >= self.options.election_timeout:
+            self._note("election", f"replica {election.leader} was silent")
+            election.lose(now, 1)
+            self._asks.doubt()
+        if not self._may_stand() or not election.gone(now):
+            election.wait(now)
+            return
+        round_ = election.begin_round(now)
         for voter in self.voters:
             if voter != self.me:
-                self._send(voter, Probe(self._probe_round))
-        self._probed(now)
+                self._send(voter, Probe(round_))
+        if election.counted(self.voters) == "won":
+            self._become_candidate()
 
-    def _retry_later(self, now: Micros) -> None:
-        probe = self.options.probe_timeout
-        self._suspect_at = now + probe // 2 + self._random(probe)
+    def _agrees_gone(self, prober: ReplicaId) -> bool:
+        """The answer to a probe. Who could not promise anyway does not help to unseat anybody."""
+        if self._reign is not None:
+            return not self._reign.quorum_connected(self.me, self.options.election_timeout, self._now)
+        if not self._able():
+            return False
+        # A leader that probes has stood down, and knows better than we do.
+        return self._election.leader == prober or self._election.gone(self._now)
 
-    def _on_probe_answer(self, peer: ReplicaId, message: ProbeAnswer, now: Micros) -> None:
-        self._highest_seen = max(self._highest_seen, message.promised)
-        if message.mark > self._acceptor.mark and self.leader is None:
-            self._fetch_from(peer, now)
-        if not self._probing or message.round != self._probe_round:
+    def _on_probe_answer(self, peer: ReplicaId, message: ProbeAnswer) -> None:
+        election, learner = self._election, self._learner
+        election.highest_seen = max(election.highest_seen, message.promised)
+        if self._reign is not None:
             return
-        if message.mark > self._acceptor.mark + self.options.candidate_lag_slots_max:
-            self._probing = False  # that one does better; what is missing here is on its way
+        if message.mark > learner.target:
+            learner.target = message.mark
+        if message.mark > learner.mark and election.leader is None:
+            self._fetch(peer)
+        if election.probing and message.mark > learner.mark + self.options.candidate_lag_slots_max:
+            election.probing = False  # that one would lead better; what is missing here is on its way
+            election.wait(self._now)
             return
-        self._probe_answers[peer] = message.gone
-        self._probed(now)
+        match election.answered(peer, message, self.voters):
+            case "won":
+                if self._candidacy is None and self._may_stand():
+                    self._become_candidate()
+            case "lost":
+                election.refused(self._now)
+            case "pending":
+                pass
 
-    def _probed(self, now: Micros) -> None:
-        agreeing = [voter for voter, gone in self._probe_answers.items() if gone]
-        if self._probing and is_quorum(agreeing, self.voters):
-            self._become_candidate(now)
-
-    def _lose_leader(self, why: str, now: Micros) -> None:
-        self._note("election", f"replica {self.leader} seems gone: {why}")
-        self.leader = None
-        self._asks.doubt()
-        self._suspect_at = min(self._suspect_at, now + self._random(self.options.probe_timeout))
-
-    def _saw(self, ballot: Ballot, now: Micros) -> None:
+    def _saw(self, ballot: Ballot) -> None:
         """Somebody has promised a higher ballot: ours can choose nothing any more."""
-        if ballot <= self._acceptor.promised:
-            return
-        self._highest_seen = max(self._highest_seen, ballot)
-        if self._reign is not None or self._candidacy is not None:
-            self._resign(f"ballot {ballot} was promised")
-            self._retry_later(now)
+        election = self._election
+        election.highest_seen = max(election.highest_seen, ballot)
+        if self._reign is not None and ballot > self._reign.ballot:
+            # Perhaps nobody uses that ballot: then the probe says so, and this replica leads again at once.
+            self._stand_down(f"ballot {ballot} was promised")
+            election.lose(self._now, self.options.heartbeat // CLOSED_CONNECTION_SPREAD)
+        elif self._candidacy is not None and ballot > self._candidacy.ballot:
+            self._stand_down(f"ballot {ballot} was promised")
+            election.lose(self._now, self.options.probe_timeout)
 
-    def _resign(self, why: str) -> None:
+    def _stand_down(self, why: str) -> None:
         """Lead no more, or stop trying to."""
         if self._reign is not None:
             self._note("election", f"replica {self.me} leads no more: {why}")
+        elif self._candidacy is not None:
+            self._note("election", f"ballot {self._candidacy.ballot} is given up: {why}")
         self._reign = None
         self._candidacy = None
-        self._pending.clear()
+        self._made = None
         self._early.clear()
         self._asks.doubt()
-        if self.leader == self.me:
-            self.leader = None
 
     # -- reading -------------------------------------------------------------------------------------------
 
     def _on_read_ask(self, peer: ReplicaId, message: ReadAsk) -> None:
         reign = self._reign
         if reign is None:
-            return
+            return  # the asker hears of another leader, or asks again
         if message.ballot > reign.ballot:
-            self._saw(message.ballot, self._now)
-            return
-        if not self.serving:
+            self._saw(message.ballot)
+        elif self.serving:
+            self._answer_ask(reign, peer, message)
+        else:
             self._early[peer] = message
-            return
-        showed = [self.me, peer] if message.votes and message.ballot == reign.ballot else [self.me]
-        if is_quorum(showed, self.voters):
-            self._send(peer, ReadGrant(message.id, self._acceptor.mark))
-        elif len(self._pending) < READS_PENDING_MAX:
-            self._pending.append(Pending(peer, message.id, reign.seq + 1, self._acceptor.mark))
-            reign.confirm_wanted = True
 
-    def _serve_asks(self, reign: Reign, now: Micros) -> None:
-        """The leader's own asks join those of its peers; answer those whose heartbeat a quorum has answered."""
+    def _answer_ask(self, reign: Reign, peer: ReplicaId, message: ReadAsk) -> None:
+        """At once, if the ask itself is evidence enough; else after a confirm round."""
+        showed = [self.me, peer] if message.counts and message.ballot == reign.ballot else [self.me]
+        if is_quorum(showed, self.voters):
+            self._send(peer, ReadGrant(message.id, self._learner.mark))
+        else:
+            reign.confirmations.join(peer, message.id, self._learner.mark)
+
+    def _ask_myself(self, reign: Reign) -> None:
+        ask = self._asks.send(self._now)
+        if is_quorum((self.me,), self.voters):
+            self._grant(ask, self._learner.mark)
+        else:
+            reign.confirmations.join(self.me, ask, self._learner.mark)
+
+    def _serve_asks(self, reign: Reign) -> None:
+        """Answer the asks whose round a quorum has answered, and send the messages of the next round."""
         if not self.serving:
             return
         if self._early:
             early, self._early = self._early, {}
             for peer, message in early.items():
-                self._on_read_ask(peer, message)
+                self._answer_ask(reign, peer, message)
         if self._asks.unsent():
-            self._asks.sent, self._asks.sent_at = self._asks.latest, now
-            if is_quorum([self.me], self.voters):
-                self._grant(self._asks.latest, self._acceptor.mark)
-            else:
-                self._pending.append(Pending(self.me, self._asks.latest, reign.seq + 1, self._acceptor.mark))
-                reign.confirm_wanted = True
-        if reign.confirm_wanted:
-            self._beat(reign, now)
-        if not self._pending:
+            self._ask_myself(reign)
+        confirmations = reign.confirmations
+        if not confirmations.waiting:
             return
-        confirmed = reign.confirmed_seq(self.me)
-        while self._pending and self._pending[0].seq <= confirmed:
-            ask = self._pending.popleft()
-            if ask.peer == self.me:
-                self._grant(ask.id, ask.mark)
+        for peer, ask, mark in confirmations.confirmed(reign.confirmed_seq(self.me), self._learner.mark):
+            if peer == self.me:
+                self._grant(ask, mark)
             else:
-                self._send(ask.peer, ReadGrant(ask.id, ask.mark))
+                self._send(peer, ReadGrant(ask, mark))
+        if confirmations.waiting:
+            for peer, progress in reign.progress.items():
+                if progress.seq_told < confirmations.seq and peer in self.voters:
+                    self._send_heartbeat(reign, peer)
 
     def _grant(self, upto: int, mark: Slot) -> None:
         self._out.grants.extend((ask, mark) for ask in self._asks.granted(upto))
@@ -853,9 +964,14 @@ class Paxos:
         """Assert what must hold between any two steps."""
         if not self.options.checks:
             return
+        self._gate.check()
         self._acceptor.check()
-        invariant(self._reign is None or self._candidacy is None, "a leader is no candidate")
-        if self._reign is not None:
-            invariant(self._acceptor.promised == self._reign.ballot, "a leader has promised no higher ballot")
-            invariant(self._reign.next_slot > self._acceptor.mark, "a leader proposes past the chosen mark")
-        invariant(self._persisted < self._next_write, "only what was handed out can be durable")
+        self._learner.check()
+        self._election.check()
+        reign, candidacy = self._reign, self._candidacy
+        if reign is not None:
+            invariant(candidacy is None, "a leader is no candidate")
+            invariant(self._acceptor.promised == reign.ballot, "a leader has promised no higher ballot")
+            reign.check(self._learner.mark)
+        elif candidacy is not None:
+            invariant(self._acceptor.promised == candidacy.ballot, "a candidate has promised no higher ballot")

@@ -1,4 +1,4 @@
-"""The arithmetic of agreement, as pure values.
+"""The arithmetic of agreement, as pure functions of the voters and of who said what.
 
 Two quorums of the same voters always share a voter: that one fact carries all of Paxos.
 Ref: Lamport 1998 s2.1 (B2: any two ballots' quorums have a member in common).
@@ -6,9 +6,12 @@ Ref: Lamport 1998 s2.1 (B2: any two ballots' quorums have a member in common).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Literal
 
 from synod.base import ReplicaId
+
+Verdict = Literal["pending", "won", "lost"]
 
 
 def quorum_size(voters: int) -> int:
@@ -18,9 +21,22 @@ def quorum_size(voters: int) -> int:
 
 def is_quorum(agreeing: Collection[ReplicaId], voters: Sequence[ReplicaId]) -> bool:
     """Whether those who agree hold a quorum of the voters; others among them do not count."""
-    return sum(1 for voter in voters if voter in agreeing) >= quorum_size(len(voters))
+    need = quorum_size(len(voters))
+    for voter in voters:
+        if voter in agreeing:
+            need -= 1
+    return need <= 0
 
 
-def quorum_mark(marks: Collection[int]) -> int:
-    """The highest mark that a quorum has reached, given one mark for each voter."""
-    return sorted(marks, reverse=True)[quorum_size(len(marks)) - 1]
+def verdict(yes: Collection[ReplicaId], no: Collection[ReplicaId], voters: Sequence[ReplicaId]) -> Verdict:
+    """How a question to the voters stands: `lost` once those who said no leave no quorum to say yes."""
+    if is_quorum(yes, voters):
+        return "won"
+    possible = [voter for voter in voters if voter not in no]
+    return "pending" if is_quorum(possible, voters) else "lost"
+
+
+def quorum_mark(reached: Mapping[ReplicaId, int], voters: Sequence[ReplicaId]) -> int:
+    """The highest mark that a quorum of the voters has reached; who is not in `reached` is at 0."""
+    marks = sorted((reached.get(voter, 0) for voter in voters), reverse=True)
+    return marks[quorum_size(len(voters)) - 1]
