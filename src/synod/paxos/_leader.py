@@ -185,7 +185,7 @@ class Reign:
         "ballot",
         "confirmations",
         "connected_at",
-        "handing_over",
+        "handing_over_until",
         "heartbeat_at",
         "heir",
         "heir_told_at",
@@ -206,9 +206,14 @@ class Reign:
         self.progress: dict[ReplicaId, Progress] = {}
         self.connected_at = now
         self.heartbeat_at: Micros = now
-        self.handing_over = False
+        self.handing_over_until: Micros | None = None
         self.heir: ReplicaId | None = None
         self.heir_told_at: Micros = 0
+
+    @property
+    def handing_over(self) -> bool:
+        """Whether this leader proposes no more, and waits for another to take over."""
+        return self.handing_over_until is not None
 
     # -- proposals -----------------------------------------------------------------------------------------
 

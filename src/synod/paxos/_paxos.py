@@ -65,6 +65,12 @@ from ._reads import Asks
 
 RoleName = Literal["leader", "follower", "electing"]
 
+HAND_OVER_TIMEOUTS_MAX: Final = 2
+"""Election timeouts that a hand-over may take; if nobody has taken over by then, better this leader than none."""
+
+NEVER: Final = 1 << 62
+"""A moment that does not come."""
+
 UNCONNECTED_TIMEOUTS_MAX: Final = 4
 """Election timeouts after which a leader without a quorum stands down by itself. Longer than the others need
 to replace it, so that it only matters when nobody could; it then looks for its peers as everybody does."""
@@ -315,10 +321,13 @@ class Paxos:
         return ask
 
     def hand_over(self, now: Micros) -> None:
-        """Stop proposing, and have the best peer elect itself once everything open is chosen."""
+        """Stop proposing, and have the best peer elect itself once everything open is chosen.
+
+        If nobody takes over within two election timeouts, this replica goes on leading.
+        """
         self._now = now
-        if self._reign is not None:
-            self._reign.handing_over = True
+        if self._reign is not None and len(self.voters) > 1:
+            self._reign.handing_over_until = now + HAND_OVER_TIMEOUTS_MAX * self.options.election_timeout
 
     def abstain(self, abstaining: bool, now: Micros) -> None:
         """Take no part in ballots while there is no room to write; an acceptor may always be silent."""
@@ -328,7 +337,7 @@ class Paxos:
         self.abstaining = abstaining
         self._note("disk", "no room to write: abstains" if abstaining else "there is room to write again")
         if self._reign is not None:
-            self._reign.handing_over = abstaining
+            self._reign.handing_over_until = NEVER if abstaining else None
         elif self._candidacy is not None and abstaining:
             self._stand_down("there is no room to write")
             self._election.wait(now)
@@ -556,7 +565,7 @@ class Paxos:
         for peer in self._connected:
             # Who promised has just been heard: the reign begins quorum-connected.
             self._meet(reign, peer, self._now if peer in promised else self._now - self.options.election_timeout - 1)
-        reign.handing_over = self.abstaining
+        reign.handing_over_until = NEVER if self.abstaining else None
         self._asks.doubt()
         self._note("election", f"replica {self.me} leads with ballot {candidacy.ballot}, {len(proposals)} slots open")
         self._beat(reign)
@@ -650,6 +659,8 @@ class Paxos:
             self._stand_down("it has lost its quorum")
             self._election.wait(now)
             return
+        if reign.handing_over_until is not None and now >= reign.handing_over_until:
+            reign.handing_over_until = None
         if now - reign.heartbeat_at >= options.heartbeat:
             self._beat(reign)
         for peer, progress in reign.progress.items():
