@@ -101,6 +101,8 @@ def scan_entries(scanner: Scanner) -> list[AclEntry] | None:
         if scanner.bad:
             break
         perms, scheme, identity = scanner.int32(), scanner.field(), scanner.field()
+        if scheme == AUTH and identity is None:
+            identity = b""  # kazoo writes an empty string as null; nobody reads what stands here
         if scheme is None or identity is None:
             complete = False
         else:
