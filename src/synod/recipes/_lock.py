@@ -1,76 +1,69 @@
-"""Fenced locks and elections, as plain znodes.
+"""Fenced locks and elections, as plain znodes that kazoo's clients understand.
 
-Contenders are ephemeral sequential children of the lock's path, named as kazoo's Lock names them
-(`<uuid>__lock__<number>`), so that kazoo clients and these queue for the same lock. The lowest number holds
-the lock; each contender watches only the one before it, so that a release wakes one client.
+The contender with the lowest number in the lock's directory holds the lock; each other one watches only the one
+before it, so that a release wakes one client. The *fencing token* is the contender's czxid: the cell's counter
+only rises, so every later holder has a higher one, and a resource that refuses what is lower than the highest
+token it has seen is safe from a holder that was paused, whatever clocks say.
 
-The *fencing token* is the contender's czxid. The holder is the contender with the lowest czxid, and zxids
-only rise, so that every later holder has a higher token: a resource that refuses tokens lower than the
-highest it has seen is safe from a holder that was paused, whatever its clock says.
-Ref: Burrows 2006 s2.4 (sequencers); Hunt et al. 2010 s2.4 (locks without herd effect).
+What a lock promises: nobody else holds it while this client's lease lasts, if nobody's clock is off by more than
+the lease's margin; and for whoever does not respect its lease, the token, checked by the resource.
+
+Read `Lock.acquire`, `_wait_turn`, then `__aexit__`.
+Ref: Burrows 2006 s2.4 (sequencers), s2.8 (jeopardy); Hunt 2010 s2.4 (simple locks without herd effect).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import uuid
+import re
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
-from synod.base import (
-    ConnectionLoss,
-    LocalProtocolError,
-    LockLost,
-    LockNotAcquired,
-    NoNode,
-    OutcomeUnknown,
-    SessionExpired,
-    SynodError,
-)
+from synod.base import LocalProtocolError, LockNotAcquired, NoNode, OutcomeUnknown, SessionExpired
+from synod.client import Unavailable, WatcherEvent, validate_path
+
+from ._contender import Contender, number_of
 
 if TYPE_CHECKING:
-    from synod.client import Cell, State
-    from synod.wire import WatcherEvent
-
-MARK: Final = "__lock__"
-SEQUENCE_DIGITS: Final = 10
-SEQUENCE_RENEW: Final = 2_000_000_000
-"""An empty lock directory is replaced when its numbers come near 2^31 - 1, where they would wrap."""
-
-MARGIN_MS: Final = 200
-"""The body of a lock is told so long before the lease could be over: a cancellation takes time, too."""
+    from synod.client import Cell, Lease
 
 
 class Lock:
-    """A fenced lock; made by `Cell.lock`.
+    """A fenced lock. `async with cell.lock("/locks/a") as lock:` waits for it, and releases it at the end.
 
-    `async with cell.lock("/locks/a") as lock:` waits for the lock, cancels its body with LockLost when the
-    lease cannot be kept, and releases at the end. Not re-entrant: one `Lock` is one contender at a time.
+    When the lease cannot be kept the body is cancelled before the lock could be somebody else's, and `async with`
+    raises LockLost. A body that does not let the event loop run cannot be stopped: let it ask `check`, and let the
+    resource compare `fencing_token`. Not re-entrant: one `Lock` is one contender at a time.
 
     Args:
         cell: a started client.
         path: the lock's directory; made when it is missing.
-        identifier: what others see of this contender.
+        identifier: what others can read about this contender.
         timeout: seconds that `async with` waits; None is without end.
     """
 
+    MARK: ClassVar[str] = "__lock__"
+    BLOCKING_MARKS: ClassVar[tuple[str, ...]] = ("__lock__",)
+
     def __init__(self, cell: Cell, path: str, *, identifier: str = "", timeout: float | None = None) -> None:
+        validate_path(path)
         self.path = path
         self.timeout = timeout
-        self.lost = asyncio.Event()
         self._cell = cell
-        self._identifier = identifier.encode()
-        self._prefix = ""
-        self._contender: str | None = None
-        self._token = 0
-        self._session = 0
-        self._held = False
-        self._guard: asyncio.TimerHandle | None = None
+        self._data = identifier.encode()
+        self._contender: Contender | None = None
+        self._lease: Lease | None = None
+        self._acquiring = False
+        self._blocking = _marks(self.BLOCKING_MARKS)
+        self._never_lost = asyncio.Event()
+        self._never_in_jeopardy = asyncio.Event()
+        self._watching: asyncio.Task[None] | None = None
         self._body: asyncio.Task[object] | None = None
+        self._cancelling = 0
         self._cancelled_body = False
 
-    # -- what the holder may ask ---------------------------------------------------------------------------
+    # -- what the holder may ask ----------------------------------------------------------------------
 
     @property
     def fencing_token(self) -> int:
@@ -79,209 +72,353 @@ class Lock:
         Raises:
             LocalProtocolError: the lock is not held.
         """
-        if self._contender is None or not self._token:
-            raise LocalProtocolError(f"the lock {self.path} is not held, so it has no fencing token")
-        return self._token
+        if self._contender is None or self._lease is None:
+            raise LocalProtocolError(f"the {self._what} is not held, so it has no fencing token: acquire it first")
+        return self._contender.czxid
 
     @property
     def held(self) -> bool:
-        """Whether this contender got the lock and has not released or lost it."""
-        return self._held
+        """Whether this contender got the lock, and has neither released nor lost it."""
+        return self._lease is not None and not self._lease.lost.is_set()
 
     @property
     def is_valid(self) -> bool:
-        """Whether nobody else can hold the lock at this moment, by this machine's clock."""
-        from synod.client import boot_clock
+        """Whether nobody else can hold the lock at this very moment."""
+        return self._lease is not None and self._lease.left > 0
 
-        return self._held and not self.lost.is_set() and boot_clock() < self._cell.lease_deadline
+    @property
+    def lost(self) -> asyncio.Event:
+        """Set when the lock was lost, before it could be somebody else's."""
+        return self._never_lost if self._lease is None else self._lease.lost
 
-    # -- getting it ----------------------------------------------------------------------------------------
+    @property
+    def jeopardy(self) -> asyncio.Event:
+        """Set while the cell is not heard from: the lock is still held, and may be lost at `deadline`."""
+        return self._never_in_jeopardy if self._lease is None else self._lease.jeopardy
+
+    @property
+    def deadline(self) -> float:
+        """Until when the lock is safe if nothing more is heard from the cell: seconds of `boot_clock`."""
+        return 0.0 if self._lease is None else self._lease.deadline
+
+    def check(self) -> None:
+        """Do nothing while the lock is held and safe; for a body that cannot be cancelled.
+
+        Raises:
+            LockLost: it is not; somebody else may hold it.
+            LocalProtocolError: it was never acquired.
+        """
+        if self._lease is None:
+            raise LocalProtocolError(f"the {self._what} is not held: acquire it first")
+        self._lease.check()
+
+    async def contenders(self) -> list[str]:
+        """What each contender says of itself, the holder first."""
+        try:
+            names = await self._cell.children(self.path)
+        except NoNode:
+            return []
+        found: list[str] = []
+        for name in sorted(filter(self._blocking.search, names), key=number_of):
+            with contextlib.suppress(NoNode):
+                data, _ = await self._cell.get(f"{self.path}/{name}")
+                found.append(data.decode(errors="replace"))
+        return found
+
+    # -- getting it -----------------------------------------------------------------------------------
 
     async def acquire(self, *, timeout: float | None = None, blocking: bool = True) -> bool:  # noqa: ASYNC109
         """Wait for the lock.
 
+        A session that ends while this waits costs the place in the queue, not the wait.
+
         Args:
-            timeout: seconds; None waits without end.
+            timeout: seconds; None is without end, 0 tries once.
             blocking: False tries once.
 
         Returns:
-            True when it is held; False when it was not got in time, and then no contender is left behind.
+            True when it is held; False when it was not got in time: then no contender is left behind.
 
         Raises:
-            SessionExpired: the session ended while waiting; nothing is held.
+            LocalProtocolError: this object holds or awaits the lock already.
+            NotApplied: the cell refused, such as for an ACL; nothing is held.
         """
-        if self._contender is not None:
-            raise LocalProtocolError(f"this lock object holds or waits for {self.path} already; it is not re-entrant")
-        self.lost.clear()
-        got = False
+        if self._acquiring or self.held:
+            raise LocalProtocolError(
+                f"this object holds or awaits the {self._what} already; it is not re-entrant: use another Lock object"
+            )
+        await self._withdraw()  # of an earlier time that ended as lost
+        self._acquiring = True
         try:
+            if not blocking or (timeout is not None and timeout <= 0):
+                timeout, blocking = self._cell.timeout, False
             async with asyncio.timeout(timeout):
-                await self._contend()
-                got = await self._wait_turn(blocking=blocking)
+                await self._contend(blocking=blocking)
         except TimeoutError:
-            got = False
+            pass
+        except BaseException:
+            if self._contender is not None:
+                self._contender.leave_soon()
+            self._forget()
+            raise
         finally:
-            if not got:
-                await self._withdraw()
-        if got:
-            self._held = True
-            self._cell.add_listener(self._state_changed)
-            self._watch_lease()
-        return got
+            self._acquiring = False
+        if self._lease is None:
+            await self._withdraw()
+            return False
+        return True
 
-    async def _contend(self) -> None:
-        """Create the contender; after a lost connection, find out whether it was created."""
-        self._prefix = uuid.uuid4().hex + MARK
-        self._session = self._cell.session_id
+    async def _contend(self, *, blocking: bool) -> None:
+        """Join the queue and wait; again when the session ended meanwhile."""
         while True:
+            contender = Contender(self._cell, self.path, self.MARK, self._data)
+            self._contender = contender
             try:
-                path, stat = await self._cell.create_stat(
-                    f"{self.path}/{self._prefix}", self._identifier, ephemeral=True, sequential=True, makepath=True
-                )
-            except OutcomeUnknown:
-                # The next answer comes after the session was attached anew: by then the create has happened,
-                # or never will.
+                names = await contender.join()
+                if not await self._wait_turn(contender, names, blocking=blocking):
+                    return
+            except SessionExpired:
                 await self._cell.wait_connected()
-                found = await self._find()
-                if found is None:
-                    continue
-                path = found
-                found_stat = await self._cell.exists(path)
-                if found_stat is None:
-                    continue
-                stat = found_stat
-            self._contender, self._token = path, stat.czxid
+                continue
+            lease = self._cell.lease(f"the {self._what}", session_id=contender.session_id)
+            if lease.lost.is_set():
+                continue
+            self._lease = lease
+            self._watching = asyncio.get_running_loop().create_task(self._watch_contender(contender, lease))
             return
 
-    async def _find(self) -> str | None:
-        with contextlib.suppress(NoNode):
-            for name in await self._cell.children(self.path):
-                if name.startswith(self._prefix):
-                    return f"{self.path}/{name}"
-        return None
-
-    async def _wait_turn(self, *, blocking: bool) -> bool:
-        """Wait until no contender stands before this one."""
-        me = (self._contender or "").rpartition("/")[2]
+    async def _wait_turn(self, contender: Contender, names: list[str], *, blocking: bool) -> bool:
+        """Wait until nobody stands before the contender."""
         while True:
+            if contender.name not in names:
+                raise SessionExpired(f"the contender for the {self._what} is gone: nothing is held")
+            blocker = self._blocker(contender.name, names)
+            if blocker is None:
+                return True
+            if not blocking:
+                return False
+            await self._wait_gone(blocker)
+            names = await contender.list()
+
+    def _blocker(self, me: str, names: list[str]) -> str | None:
+        """The nearest contender before this one that keeps it from holding; None when it holds."""
+        mine = number_of(me)
+        before = [name for name in names if self._blocking.search(name) and number_of(name) < mine]
+        return max(before, key=number_of, default=None)
+
+    async def _wait_gone(self, name: str) -> None:
+        """Wait until a znode has changed or gone, or the session is over."""
+        bell = asyncio.Event()
+
+        def ring(_event: WatcherEvent) -> None:
+            bell.set()
+
+        path = f"{self.path}/{name}"
+        try:
+            if await self._cell.exists(path, watch=ring) is not None:
+                await bell.wait()
+        except (OutcomeUnknown, Unavailable):
+            await self._cell.wait_connected()
+        finally:
+            self._cell.unwatch(path, ring)
+
+    # -- keeping it -----------------------------------------------------------------------------------
+
+    async def _watch_contender(self, contender: Contender, lease: Lease) -> None:
+        """An operator may break the lock by deleting its contender: then it is lost."""
+        while not lease.lost.is_set():
+            bell = asyncio.Event()
+
+            def ring(_event: WatcherEvent, bell: asyncio.Event = bell) -> None:
+                bell.set()
+
             try:
-                names = await self._contenders()
-                if me not in names:
-                    raise SessionExpired(f"the contender for {self.path} is gone with its session; nothing is held")
-                at = names.index(me)
-                if at == 0:
-                    return True
-                if not blocking:
-                    return False
-                gone = asyncio.Event()
-
-                def fire(_event: WatcherEvent, gone: asyncio.Event = gone) -> None:
-                    gone.set()
-
-                if await self._cell.exists(f"{self.path}/{names[at - 1]}", watch=fire) is not None:
-                    await gone.wait()
-            except ConnectionLoss:
+                if await self._cell.exists(contender.path, watch=ring) is None:
+                    lease.lose("its contender was deleted, by an operator or another client")
+                    return
+                await bell.wait()
+            except (OutcomeUnknown, Unavailable):
                 await self._cell.wait_connected()
-
-    async def _contenders(self) -> list[str]:
-        """Names of the contenders in the order of the queue."""
-        names = await self._cell.children(self.path)
-        return sorted((name for name in names if MARK in name), key=lambda name: name[-SEQUENCE_DIGITS:])
-
-    async def contenders(self) -> list[str]:
-        """What each contender says of itself, the holder first."""
-        found = []
-        for name in await self._contenders():
-            with contextlib.suppress(NoNode):
-                value, _ = await self._cell.get(f"{self.path}/{name}")
-                found.append(value.decode(errors="replace"))
-        return found
-
-    async def _withdraw(self) -> None:
-        """Leave no contender behind, also when we were cancelled: it would hold up all others."""
-        contender, self._contender, self._token = self._contender, None, 0
-        prefix, self._prefix = self._prefix, ""
-        if contender is None and not prefix:
-            return
-        await asyncio.shield(self._remove(contender, prefix))
-
-    async def _remove(self, contender: str | None, prefix: str) -> None:
-        while self._cell.session_id == self._session and self._cell.state not in ("expired", "closed"):
-            try:
-                if contender is None:
-                    for name in await self._cell.children(self.path):
-                        if name.startswith(prefix):
-                            contender = f"{self.path}/{name}"
-                if contender is not None:
-                    await self._cell.delete(contender)
-            except NoNode:
+            except SessionExpired:
                 return
-            except OutcomeUnknown:
-                await self._cell.wait_connected()
-            except SynodError:
-                return  # the session is over, and the contender with it
-            else:
-                return
-
-    # -- keeping it ----------------------------------------------------------------------------------------
-
-    def _watch_lease(self) -> None:
-        """Look again when the lease would be over; it moves with every answered ping."""
-        from synod.client import boot_clock
-
-        left = (self._cell.lease_deadline - boot_clock()) / 1_000_000 - MARGIN_MS / 1_000
-        if left <= 0:
-            self._lose()
-        else:
-            self._guard = asyncio.get_running_loop().call_later(min(left, 1.0), self._watch_lease)
-
-    def _state_changed(self, state: State) -> None:
-        if state in ("expired", "closed"):
-            self._lose()
-
-    def _lose(self) -> None:
-        """Somebody else may hold the lock soon: tell the body now."""
-        if not self._held or self.lost.is_set():
-            return
-        self.lost.set()
-        if self._body is not None and not self._body.done():
-            self._cancelled_body = True
-            self._body.cancel()
+            finally:
+                self._cell.unwatch(contender.path, ring)
 
     async def release(self) -> None:
-        """Give the lock back; harmless when it is not held."""
-        if self._guard is not None:
-            self._guard.cancel()
-            self._guard = None
-        self._cell.remove_listener(self._state_changed)
-        self._held = False
-        if self._contender is not None:
-            await self._withdraw()
+        """Give the lock back; harmless when it is not held.
+
+        When the cell cannot be reached it is given back as soon as it can be, or when the session ends.
+        """
+        if self._acquiring:
+            raise LocalProtocolError(f"the {self._what} is being acquired: cancel that instead of releasing it")
+        await self._withdraw()
+
+    async def _withdraw(self) -> None:
+        contender = self._contender
+        self._forget()
+        if contender is not None:
+            await contender.leave()
+
+    def _forget(self) -> None:
+        self._contender = None
+        if self._watching is not None:
+            self._watching.cancel()
+            self._watching = None
+        if self._lease is not None:
+            self._lease.let_go()
+            self._lease = None
+
+    # -- async with -----------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
+        """Wait for the lock.
+
+        Raises:
+            LockNotAcquired: it was not got in time; nothing is held.
+        """
         if not await self.acquire(timeout=self.timeout):
-            raise LockNotAcquired(f"the lock {self.path} was not got within {self.timeout:g} s; nothing is held")
+            raise LockNotAcquired(
+                f"the {self._what} was not got within {self.timeout:g} s; nothing is held: wait longer, or ask who holds "
+                "it with contenders()"
+            )
+        task = asyncio.current_task()
+        assert task is not None
+        assert self._lease is not None
         self._cancelled_body = False
-        self._body = asyncio.current_task()
+        self._body, self._cancelling = task, task.cancelling()
+        self._lease.on_lost(self._cancel_body)
         return self
 
+    def _cancel_body(self) -> None:
+        if self._body is not None and not self._body.done():
+            self._cancelled_body = True
+            self._body.cancel(f"the {self._what} was lost")
+
     async def __aexit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        """Release the lock.
+
+        Raises:
+            LockLost: it was lost while the body ran.
+        """
         body, self._body = self._body, None
-        await self.release()
-        if self._cancelled_body and kind is asyncio.CancelledError and body is not None:
-            body.uncancel()
-            raise LockLost(
-                f"the lease of the lock {self.path} could not be kept: its body was cancelled, and somebody else may "
-                f"hold it now; what was done under it is fenced by its token"
-            ) from value
+        lease = self._lease
+        ours = False
+        if self._cancelled_body and body is not None:
+            if kind is None or not issubclass(kind, asyncio.CancelledError):
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.sleep(0)  # take the cancellation that the body has not met
+            ours = body.uncancel() <= self._cancelling
+        await self._withdraw()
+        if lease is not None and lease.lost.is_set() and (kind is None or (ours and kind is asyncio.CancelledError)):
+            raise lease.error() from error
+
+    @property
+    def _what(self) -> str:
+        return f"{type(self).__name__.lower()} {self.path}"
 
 
 class Election(Lock):
-    """Leadership of a group: a lock whose holder leads. Entering waits without end."""
+    """Leadership of a group: a lock whose holder leads. `async with cell.elect(path) as leadership:`."""
+
+    @property
+    def token(self) -> int:
+        """The leadership's fencing token: every later leader has a higher one."""
+        return self.fencing_token
 
     async def leader(self) -> str | None:
-        """What the present leader says of itself, or None."""
+        """What the present leader says of itself; None when there is none."""
         names = await self.contenders()
         return names[0] if names else None
+
+
+class WriteLock(Lock):
+    """The writing side of an `RWLock`: waits for every reader and writer before it."""
+
+    BLOCKING_MARKS: ClassVar[tuple[str, ...]] = ("__lock__", "__rlock__")
+
+
+class ReadLock(Lock):
+    """The reading side of an `RWLock`: waits for the writers before it, holds together with other readers."""
+
+    MARK: ClassVar[str] = "__rlock__"
+
+
+class RWLock:
+    """A lock that many may hold to read, or one to write; fair: whoever came first goes first.
+
+    In the layout of kazoo's ReadLock and WriteLock. A reader's token orders it among writers: a resource that
+    checks tokens must not refuse an older reader for a newer one, so compare a reader's with writers' only.
+
+    Args:
+        cell: a started client.
+        path: the lock's directory.
+        identifier: what others can read about this contender.
+    """
+
+    def __init__(self, cell: Cell, path: str, *, identifier: str = "") -> None:
+        self._cell = cell
+        self.path = path
+        self._identifier = identifier
+
+    def read(self, *, timeout: float | None = None) -> ReadLock:
+        """To hold together with other readers."""
+        return ReadLock(self._cell, self.path, identifier=self._identifier, timeout=timeout)
+
+    def write(self, *, timeout: float | None = None) -> WriteLock:
+        """To hold alone."""
+        return WriteLock(self._cell, self.path, identifier=self._identifier, timeout=timeout)
+
+
+class Semaphore(Lock):
+    """Up to `limit` holders at once; who waits is let in in the order of arrival.
+
+    Every waiter watches the directory, as any holder may be the one that leaves: meant for few waiters.
+
+    Args:
+        cell: a started client.
+        path: the semaphore's directory.
+        limit: of holders at once; all clients must use the same.
+        identifier: what others can read about this contender.
+        timeout: seconds that `async with` waits; None is without end.
+    """
+
+    MARK: ClassVar[str] = "__lease__"
+    BLOCKING_MARKS: ClassVar[tuple[str, ...]] = ("__lease__",)
+
+    def __init__(
+        self, cell: Cell, path: str, limit: int, *, identifier: str = "", timeout: float | None = None
+    ) -> None:
+        if limit < 1:
+            raise ValueError(f"a semaphore lets in at least one, not {limit}")
+        super().__init__(cell, path, identifier=identifier, timeout=timeout)
+        self.limit = limit
+
+    def _blocker(self, me: str, names: list[str]) -> str | None:
+        mine = number_of(me)
+        before = sorted((n for n in names if self._blocking.search(n) and number_of(n) < mine), key=number_of)
+        return before[-1] if len(before) >= self.limit else None
+
+    async def _wait_gone(self, name: str) -> None:  # noqa: ARG002 - any of those before may be the one to leave
+        """Wait until the directory has changed since `name` was seen in it."""
+        bell = asyncio.Event()
+
+        def ring(_event: WatcherEvent) -> None:
+            bell.set()
+
+        try:
+            names = await self._cell.children(self.path, watch=ring)
+            me = "" if self._contender is None else self._contender.name
+            if me in names and self._blocker(me, names) is not None:
+                await bell.wait()
+        except NoNode:
+            return
+        except (OutcomeUnknown, Unavailable):
+            await self._cell.wait_connected()
+        finally:
+            self._cell.unwatch(self.path, ring)
+
+
+def _marks(marks: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile(rf"(?:{'|'.join(marks)})-?\d{{10}}$", re.ASCII)
