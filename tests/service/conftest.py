@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from bench.peers import ZooKeeper
 from service_world import client_of, local_cell
 
 
@@ -13,12 +14,17 @@ def local_hosts():
         yield cell.hosts
 
 
+@pytest.fixture(scope="session")
+def zookeeper_hosts(tmp_path_factory):
+    """One Apache ZooKeeper server, for the whole run of this worker."""
+    with ZooKeeper(tmp_path_factory.mktemp("zookeeper"), replicas=1) as server:
+        yield server.hosts
+
+
 @pytest.fixture(params=["synod", pytest.param("zookeeper", marks=pytest.mark.requires("zookeeper"))])
 def hosts(request):
     """The addresses of a cell: synod's, and ZooKeeper's where it is installed."""
-    if request.param == "synod":
-        return request.getfixturevalue("local_hosts")
-    return request.getfixturevalue("zookeeper_server").hosts
+    return request.getfixturevalue("local_hosts" if request.param == "synod" else "zookeeper_hosts")
 
 
 @pytest.fixture

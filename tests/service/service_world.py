@@ -35,7 +35,7 @@ async def expire(cell: Cell) -> None:
     while cell.session_id == old:  # the victim comes back at once, and may win the session from the thief again
         assert time.monotonic() < until, "the session never ended"
         with contextlib.suppress(SynodError):
-            async with connect(hosts, session_id=old, password=cell.session_password, timeout=1.0):
+            async with connect(hosts, session=cell.session, timeout=1.0):
                 pass
         await asyncio.sleep(0)
     await wait_until(lambda: cell.state == "connected", "a new session")

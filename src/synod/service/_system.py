@@ -134,7 +134,7 @@ class AsyncDistributedSystem:
         """Connect to the cell, and find the instances of the service.
 
         Raises:
-            OperationTimeout: the cell did not take this client in.
+            NotApplied: no replica took this client in; nothing was done.
         """
         if self._cell is not None:
             return
@@ -337,7 +337,7 @@ class DistributedSystem:
 
     Raises:
         UserError: nodes, policy or addresses cannot be used.
-        OperationTimeout: the cell did not take this client in; nothing was done.
+        NotApplied: no replica took this client in; nothing was done.
     """
 
     def __init__(
@@ -490,6 +490,7 @@ def _shut_down(loop: _LoopThread, twin: AsyncDistributedSystem) -> None:
     try:
         loop.run(twin.close())
     finally:
+        loop.run(loop.loop.shutdown_default_executor())
         loop.stop()
 
 
