@@ -216,7 +216,7 @@ class Client:
         if self._contender and not self._holding:
             self._look_at_queue()
         elif self._holding:
-            if roll < 0.5:
+            if roll < 0.15:
                 self._release()
             else:
                 self._write(f"/r{self.rng.randrange(self.world.plan.keys)}")

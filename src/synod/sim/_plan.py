@@ -21,6 +21,7 @@ class Plan:
         crashes: power cuts: unsynced sectors are torn, lost and reordered.
         pauses: a process stands still, its clock does not.
         partitions: replicas cut off from each other, both ways.
+        long_cuts: partitions outlast sessions.
         one_way: partitions that let one direction through.
         resets: connections close and open again.
         slow_disks: syncs take up to a second.
@@ -41,6 +42,7 @@ class Plan:
     pauses: bool
     partitions: bool
     one_way: bool
+    long_cuts: bool
     resets: bool
     slow_disks: bool
     disk_errors: bool
@@ -72,6 +74,7 @@ class Plan:
             pauses=on(),
             partitions=on(),
             one_way=on(0.3),
+            long_cuts=on(0.4),
             resets=on(),
             slow_disks=on(0.3),
             disk_errors=on(0.2),

@@ -374,7 +374,7 @@ class World:
                         if rng.random() < 0.5:
                             self.network.disconnect(a, b)
         self.count("one-way cut" if one_way else "partition")
-        self.after(rng.randrange(200_000, 4 * SECOND), "heal")
+        self.after(rng.randrange(200_000, 9 * SECOND if self.plan.long_cuts else 3 * SECOND), "heal")
 
     def _on_heal(self) -> None:
         self.network.heal()
