@@ -60,7 +60,9 @@ def test_no_touch_is_acknowledged_while_an_expiry_is_under_way():
     sessions = {7: FakeSession()}
     deadlines = Deadlines(BALLOT, 0)
     deadlines.begin(sessions, 0, GRACE, 0)
-    expired, _ = run(deadlines, sessions, 0, 5 * SECOND)
+    run(deadlines, sessions, 0, 3 * SECOND)
+    deadlines.settled(deadlines.proposed(), 3 * SECOND)  # of its silence nothing is left but the expiry to come
+    expired, _ = run(deadlines, sessions, 3 * SECOND, 5 * SECOND)
     assert expired
     assert not deadlines.touch(7, 2, sessions, 5 * SECOND)
     deadlines.settled(deadlines.proposed(), 5 * SECOND)
