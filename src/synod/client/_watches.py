@@ -53,7 +53,9 @@ class Watches:
 
     def add(self, kind: int, path: str, watcher: Watcher) -> None:
         """The server has set it: the reply to the read has come."""
-        self._tables[kind].setdefault(path, []).append(watcher)
+        watchers = self._tables[kind].setdefault(path, [])
+        if watcher not in watchers:
+            watchers.append(watcher)
 
     def remove(self, path: str, watcher: Watcher) -> None:
         """Forget a watcher; the server's watch stays, and its event finds nobody."""
