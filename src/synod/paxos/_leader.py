@@ -169,8 +169,19 @@ class Progress:
         self.in_flight.append((slot, size))
         self.in_flight_bytes += size
 
+    def accepted(self, slot: Slot) -> None:
+        """The peer holds this slot. It says nothing of those before it: while a peer abstains it refuses silently."""
+        if self.in_flight and self.in_flight[0][0] == slot:
+            self.in_flight_bytes -= self.in_flight.popleft()[1]
+            return
+        for position, (sent, size) in enumerate(self.in_flight):
+            if sent == slot:
+                del self.in_flight[position]
+                self.in_flight_bytes -= size
+                return
+
     def done(self, upto: Slot) -> None:
-        """The peer holds everything up to here, or has no more use for it."""
+        """The peer knows that everything up to here is chosen."""
         while self.in_flight and self.in_flight[0][0] <= upto:
             self.in_flight_bytes -= self.in_flight.popleft()[1]
 

@@ -623,7 +623,8 @@ class Paxos:
         progress.acked_at = self._now
         progress.mark = max(progress.mark, message.mark)
         progress.seq = max(progress.seq, message.seq)
-        progress.done(message.slot)
+        progress.done(message.mark)
+        progress.accepted(message.slot)
         progress.resend_after = 2 * self.options.heartbeat
         progress.resend_at = self._now + progress.resend_after
         self._count(reign, peer, message.slot)

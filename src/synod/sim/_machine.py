@@ -86,6 +86,7 @@ class Machine:
         self._jobs: deque[Job] = deque()
         self._busy: list[Job] = []
         self._full = False
+        self._waits_for_room = False
         format_directory(self.fs, DIRECTORY, Identity(id_, 1, configuration))
 
     # -- clocks --------------------------------------------------------------------------------------------
@@ -115,6 +116,7 @@ class Machine:
         self._jobs.clear()
         self._busy = []
         self._full = False
+        self._waits_for_room = False
         self.fail_next_sync = False
         self.fs.fail = self._fail
         store = self.store = Store.open(
@@ -241,7 +243,7 @@ class Machine:
 
     def _begin_jobs(self) -> None:
         """Start on everything that waits; it is done, and durable, after a while."""
-        if self._busy or not self._jobs or self.store is None:
+        if self._busy or self._waits_for_room or not self._jobs or self.store is None:
             return
         self._busy = list(self._jobs)
         self._jobs.clear()
@@ -257,6 +259,7 @@ class Machine:
             self._jobs.extendleft(reversed(self._busy[written:]))
             self._busy = self._busy[:written]
             self._say_room(has_room=False)
+            self._waits_for_room = True
             self.world.after(500_000, "retry", self.id, self.life)
             if not self._busy:
                 return
@@ -271,6 +274,7 @@ class Machine:
 
     def retry(self) -> None:
         """Try again to write what had no room."""
+        self._waits_for_room = False
         self._begin_jobs()
 
     def disk_done(self) -> None:

@@ -15,11 +15,12 @@ SECTOR = 512
 
 
 class _Inode:
-    """A file's bytes, as read now and as they would be found after a crash."""
+    """A file's bytes, as read now and as they would be found after a crash, and its present name."""
 
-    __slots__ = ("data", "durable", "unsynced")
+    __slots__ = ("data", "durable", "path", "unsynced")
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, path: str) -> None:
+        self.path = path
         self.data = bytearray(size)
         self.durable = bytearray(size)
         self.unsynced: list[tuple[int, bytes]] = []
@@ -28,13 +29,17 @@ class _Inode:
 class MemoryFile:
     """A file of a `MemoryFileSystem`."""
 
-    __slots__ = ("_fs", "_inode", "_life", "_path")
+    __slots__ = ("_fs", "_inode", "_life")
 
-    def __init__(self, fs: MemoryFileSystem, inode: _Inode, path: str) -> None:
+    def __init__(self, fs: MemoryFileSystem, inode: _Inode) -> None:
         self._fs = fs
         self._inode = inode
         self._life = fs.life
-        self._path = path
+
+    @property
+    def _path(self) -> str:
+        # Faults are injected by name, and a segment is renamed while it is open.
+        return self._inode.path
 
     def _alive(self) -> None:
         if self._life != self._fs.life:
@@ -121,17 +126,17 @@ class MemoryFileSystem:
         """See `FileSystem`."""
         self.inject("write", path)
         self.grow(size, path)
-        inode = self._names[path] = _Inode(size)
+        inode = self._names[path] = _Inode(size, path)
         self._renames.append(("create", path, ""))
         self.operations += 1
-        return MemoryFile(self, inode, path)
+        return MemoryFile(self, inode)
 
     def open(self, path: str) -> MemoryFile:
         """See `FileSystem`."""
         inode = self._names.get(path)
         if inode is None:
             raise DataDirError(f"{path} cannot be opened: no such file")
-        return MemoryFile(self, inode, path)
+        return MemoryFile(self, inode)
 
     def append_new(self, path: str) -> MemoryFile:
         """See `FileSystem`."""
@@ -139,7 +144,8 @@ class MemoryFileSystem:
 
     def rename(self, old: str, new: str) -> None:
         """See `FileSystem`."""
-        self._names[new] = self._names.pop(old)
+        inode = self._names[new] = self._names.pop(old)
+        inode.path = new
         self._renames.append(("rename", old, new))
         self.operations += 1
 
@@ -161,10 +167,10 @@ class MemoryFileSystem:
         if path in self._locked:
             raise DataDirError(f"the data directory of {path} is in use by a running process; stop it first")
         if path not in self._names:
-            self._names[path] = _Inode(0)
+            self._names[path] = _Inode(0, path)
             self._durable_names[path] = self._names[path]
         self._locked[path] = None
-        return MemoryFile(self, self._names[path], path)
+        return MemoryFile(self, self._names[path])
 
     def unlock(self, path: str) -> None:
         """A handle was closed; if it was the lock, the lock is free."""
@@ -212,6 +218,8 @@ class MemoryFileSystem:
                 created = self._created(old)
                 if created is not None:
                     names[old] = created
+        for name, inode in names.items():
+            inode.path = name
         self._names = names
         self._durable_names = dict(names)
         self._renames.clear()
@@ -256,7 +264,7 @@ class MemoryFileSystem:
         other = MemoryFileSystem(self.bytes_max)
         twins: dict[int, _Inode] = {}
         for inode in self._all_inodes():
-            twin = twins[id(inode)] = _Inode(0)
+            twin = twins[id(inode)] = _Inode(0, inode.path)
             twin.data = bytearray(inode.data)
             twin.durable = bytearray(inode.durable)
             twin.unsynced = list(inode.unsynced)
