@@ -6,7 +6,7 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
 
@@ -377,6 +377,10 @@ def demo(
     requests: Annotated[str | None, typer.Option("--requests", metavar="FILE|-", help="JSON lines")] = None,
     keep: Annotated[bool, typer.Option("--keep", help="keep serving after the stream")] = False,
     seed: Annotated[int, typer.Option("--seed", help="of the generated stream")] = 0,
+    broken: Annotated[
+        Literal["guard", "duplicates"] | None,
+        typer.Option("--without", help="switch a safeguard off, to see the audit fail"),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run the main job: a cell, three instances of a service, real requests, kills, and an audit.
@@ -386,7 +390,7 @@ def demo(
     with reported():
         from synod.demo import run
 
-        raise SystemExit(run(requests=requests, keep=keep, seed=seed, json=as_json))
+        raise SystemExit(run(requests=requests, keep=keep, seed=seed, json=as_json, broken=broken))
 
 
 def main() -> None:

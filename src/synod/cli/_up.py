@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
-import os
 import secrets
 import signal
 import socket
@@ -26,7 +24,6 @@ START_S: Final = 30.0
 
 STOP_S: Final = 10.0
 RESTART_PAUSE_S: Final = 0.5
-PR_SET_PDEATHSIG: Final = 1
 
 
 class Up:
@@ -165,6 +162,8 @@ class Up:
     # -- processes -----------------------------------------------------------------------------------------
 
     def _start(self, i: int) -> None:
+        from synod.server import die_with_parent
+
         with (self._directory(i) / "log").open("ab") as log:
             self._processes[i] = subprocess.Popen(
                 [sys.executable, "-m", "synod", "serve", str(self._config(i))],
@@ -172,7 +171,7 @@ class Up:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # Ctrl-C is for us: we stop them in order
-                preexec_fn=_die_with_parent,
+                preexec_fn=die_with_parent,
             )
 
     def _last_words(self, i: int) -> str:
@@ -259,13 +258,6 @@ class Up:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-
-
-def _die_with_parent() -> None:
-    """A replica of `synod up` must not outlive it, however it ends."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() == 1:
-        os._exit(0)
 
 
 def _free_ports(count: int) -> list[int]:
