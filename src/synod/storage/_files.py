@@ -43,7 +43,9 @@ class File(Protocol):
 class FileSystem(Protocol):
     """Files by their path; a name is durable only after `sync_dir` of its directory."""
 
-    def make_dir(self, path: str) -> None: ...
+    def make_dir(self, path: str) -> None:
+        """Make a directory with its parents, durably; nothing when it is there."""
+        ...
 
     def list_dir(self, path: str) -> list[str]: ...
 
@@ -162,11 +164,16 @@ class RealFileSystem:
     """The operating system's files."""
 
     def make_dir(self, path: str) -> None:
-        """Make a directory that only its owner can enter, with its parents."""
+        """See `FileSystem`; only its owner can enter it."""
+        made = Path(path)
         try:
-            Path(path).mkdir(mode=0o700, parents=True, exist_ok=True)
+            new = [p for p in (made, *made.parents) if not p.exists()]
+            made.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as failure:
             raise DataDirError(f"the data directory {path} cannot be made: {failure.strerror}") from failure
+        # A directory whose name a power loss takes back is one that somebody formats again, without its promises.
+        for directory in new:
+            self.sync_dir(str(directory.parent))
 
     def list_dir(self, path: str) -> list[str]:
         """The names in a directory, sorted."""
@@ -177,7 +184,12 @@ class RealFileSystem:
 
     def exists(self, path: str) -> bool:
         """Whether there is a file or directory of that name."""
-        return Path(path).exists()
+        try:
+            return Path(path).exists()
+        except OSError as failure:
+            raise DataDirError(
+                f"{path} cannot be looked at: {failure.strerror}; run the replica as the owner of the directory"
+            ) from failure
 
     def create(self, path: str, size: int) -> File:
         """See `FileSystem`."""
@@ -226,13 +238,14 @@ class RealFileSystem:
 
     def sync_dir(self, path: str) -> None:
         """See `FileSystem`."""
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            os.fsync(fd)
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
         except OSError as failure:
             raise _translate(failure, f"syncing the directory {path}") from failure
-        finally:
-            os.close(fd)
 
     def lock(self, path: str) -> File:
         """See `FileSystem`."""
@@ -252,6 +265,10 @@ class RealFileSystem:
                 f"the data directory of {path} is in use by a running process (pid {holder or 'unknown'}); "
                 f"stop it first"
             ) from failure
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, str(os.getpid()).encode(), 0)
+        try:
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, str(os.getpid()).encode(), 0)
+        except OSError as failure:
+            os.close(fd)
+            raise _translate(failure, f"writing {path}") from failure
         return RealFile(fd, path)

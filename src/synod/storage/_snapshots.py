@@ -67,7 +67,8 @@ class SnapshotWriter:
     def abort(self) -> None:
         """Forget it."""
         self._file.close()
-        self._fs.unlink(join(self._directory, TEMPORARY))
+        if self._fs.exists(join(self._directory, TEMPORARY)):
+            self._fs.unlink(join(self._directory, TEMPORARY))
 
 
 def parse_snapshot(data: bytes, cell_id: bytes, path: str) -> tuple[Slot, list[bytes]]:
@@ -150,10 +151,11 @@ class Snapshots:
 
     def commit(self) -> Slot:
         """Make the one that was begun durable; returns its slot."""
-        writer, self._writer = self._writer, None
+        writer = self._writer
         invariant(writer is not None, "a snapshot is begun before it is committed")
         assert writer is not None
         writer.commit()
+        self._writer = None
         return writer.slot
 
     def abort(self) -> None:
