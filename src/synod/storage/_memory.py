@@ -62,7 +62,7 @@ class MemoryFile:
             inode.data.extend(bytes(end - len(inode.data)))
         inode.data[offset:end] = data
         inode.unsynced.append((offset, bytes(data)))
-        self._fs.operations += 1
+        self._fs.count()
 
     def sync(self) -> None:
         """See `File`."""
@@ -75,7 +75,7 @@ class MemoryFile:
                 inode.durable.extend(bytes(end - len(inode.durable)))
             inode.durable[offset:end] = data
         inode.unsynced.clear()
-        self._fs.operations += 1
+        self._fs.count()
 
     def size(self) -> int:
         """See `File`."""
@@ -83,7 +83,8 @@ class MemoryFile:
 
     def close(self) -> None:
         """See `File`."""
-        self._fs.unlock(self._path)
+        if self._life == self._fs.life:
+            self._fs.unlock(self._path)
 
 
 class MemoryFileSystem:
@@ -99,9 +100,11 @@ class MemoryFileSystem:
         self.bytes_max = bytes_max
         self.fail: Callable[[str, str], StorageError | None] | None = None
         """Called with ("read" | "write" | "sync", path); what it returns is raised."""
+        self.after: Callable[[], None] | None = None
+        """Called after every operation that changes something: a place where power can be lost."""
         self._names: dict[str, _Inode] = {}
         self._durable_names: dict[str, _Inode] = {}
-        self._renames: list[tuple[str, str, str]] = []
+        self._renames: list[tuple[str, str, str, _Inode]] = []
         self._dirs: dict[str, None] = {}
         self._locked: dict[str, None] = {}
 
@@ -127,8 +130,8 @@ class MemoryFileSystem:
         self.inject("write", path)
         self.grow(size, path)
         inode = self._names[path] = _Inode(size, path)
-        self._renames.append(("create", path, ""))
-        self.operations += 1
+        self._renames.append(("create", path, "", inode))
+        self.count()
         return MemoryFile(self, inode)
 
     def open(self, path: str) -> MemoryFile:
@@ -146,21 +149,20 @@ class MemoryFileSystem:
         """See `FileSystem`."""
         inode = self._names[new] = self._names.pop(old)
         inode.path = new
-        self._renames.append(("rename", old, new))
-        self.operations += 1
+        self._renames.append(("rename", old, new, inode))
+        self.count()
 
     def unlink(self, path: str) -> None:
         """See `FileSystem`."""
-        del self._names[path]
-        self._renames.append(("unlink", path, ""))
-        self.operations += 1
+        self._renames.append(("unlink", path, "", self._names.pop(path)))
+        self.count()
 
     def sync_dir(self, path: str) -> None:
         """See `FileSystem`."""
         self.inject("sync", path)
         self._durable_names = dict(self._names)
         self._renames.clear()
-        self.operations += 1
+        self.count()
 
     def lock(self, path: str) -> MemoryFile:
         """See `FileSystem`."""
@@ -177,6 +179,12 @@ class MemoryFileSystem:
         self._locked.pop(path, None)
 
     # -- faults --------------------------------------------------------------------------------------------
+
+    def count(self) -> None:
+        """An operation that changes something is done."""
+        self.operations += 1
+        if self.after is not None:
+            self.after()
 
     def inject(self, operation: str, path: str) -> None:
         """Raise what the injected fault wants raised."""
@@ -209,15 +217,13 @@ class MemoryFileSystem:
             inode.data = bytearray(inode.durable)
         kept = keep_names(len(self._renames)) if keep_names is not None else 0
         names = dict(self._durable_names)
-        for kind, old, new in self._renames[:kept]:
-            if kind == "rename" and old in names:
-                names[new] = names.pop(old)
-            elif kind == "unlink":
+        for kind, old, new, inode in self._renames[:kept]:
+            if kind == "create":
+                names[old] = inode
+            else:
                 names.pop(old, None)
-            elif kind == "create" and old not in names:
-                created = self._created(old)
-                if created is not None:
-                    names[old] = created
+            if kind == "rename":
+                names[new] = inode
         for name, inode in names.items():
             inode.path = name
         self._names = names
@@ -226,16 +232,10 @@ class MemoryFileSystem:
         self._locked.clear()
         self.life += 1
 
-    def _created(self, path: str) -> _Inode | None:
-        """The inode that was created under a name, followed through later renames."""
-        for kind, old, new in self._renames:
-            if kind == "rename" and old == path:
-                path = new
-        return self._names.get(path)
-
     def _all_inodes(self) -> list[_Inode]:
         seen: dict[int, _Inode] = {}
-        for inode in (*self._names.values(), *self._durable_names.values()):
+        changed = (change[3] for change in self._renames)
+        for inode in (*self._names.values(), *self._durable_names.values(), *changed):
             seen[id(inode)] = inode
         return list(seen.values())
 
@@ -270,9 +270,13 @@ class MemoryFileSystem:
             twin.unsynced = list(inode.unsynced)
         other._names = {name: twins[id(inode)] for name, inode in self._names.items()}
         other._durable_names = {name: twins[id(inode)] for name, inode in self._durable_names.items()}
-        other._renames = list(self._renames)
+        other._renames = [(kind, old, new, twins[id(inode)]) for kind, old, new, inode in self._renames]
         other._dirs = dict(self._dirs)
         return other
+
+    def unsynced_names(self) -> int:
+        """How many changes of names a crash could lose now."""
+        return len(self._renames)
 
     def unsynced_sectors(self) -> int:
         """How many decisions a crash would take now."""
