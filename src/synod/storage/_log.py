@@ -15,7 +15,7 @@ import bisect
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from synod.base import BALLOT_ZERO, Ballot, Corruption, Entry, Slot
+from synod.base import BALLOT_ZERO, Ballot, Corruption, Entry, NoSpace, Slot, StorageError
 
 from ._files import File, FileSystem, join
 from ._segment import (
@@ -112,16 +112,16 @@ class Log:
             file = self._fs.open(path)
             header = SegmentHeader.decode(file.pread(0, SECTOR), path)
             self._next_index = max(self._next_index, int(name[4:20], 16) + 1)
-            if header is None:
-                # Its first group was never synced with its header: nobody was told of anything in it.
-                file.close()
-                self._fs.unlink(path)
-                continue
             self._demand_ours(header, path)
             found.append(_Segment(header, file, path))
         for k, segment in enumerate(found):
             until = found[k + 1].header.groups_before if k + 1 < len(found) else None
             self._recover_segment(segment, until)
+        if found:
+            # What a killed process wrote and did not sync is read here out of the kernel's memory: without this it
+            # would count as durable (a promise is repeated from it), and a power loss could still take it back.
+            # Only the last segment: the ones before it were synced before it began.
+            found[-1].file.sync()
         self._segments = found
         self._durable = self._number
         if self._fs.exists(join(self._directory, PREPARED_NAME)):
@@ -234,7 +234,11 @@ class Log:
             entries=entries,
             peers=peers,
         )
-        segment.file.pwrite(segment.at, data)
+        try:
+            segment.file.pwrite(segment.at, data)
+        except NoSpace as full:
+            # Some of it may be there; another try with other bytes could leave a mixture that reads as rotten.
+            raise StorageError(f"{full}; in the middle of a segment whose room was made before") from full
         for row in rows:
             held = self._places.get(row.slot)
             if held is None or held.row.ballot <= row.ballot:
@@ -255,13 +259,13 @@ class Log:
             self._durable = self._number
 
     def _begin_segment(self, size: int, promised: Ballot) -> _Segment:
-        """Take the prepared segment, or make one now; its header becomes durable with its first group."""
+        """Take the prepared segment, or make one now; it has a name only when its header is durable."""
         # What the old segment holds must be durable before the new header says that it is complete.
         self.sync()
         if self._prepared is None or self._prepared.size() < size:
             self._drop_prepared()
             self._prepared = self._fs.create(join(self._directory, PREPARED_NAME), size)
-        file, self._prepared = self._prepared, None
+        file = self._prepared
         path = join(self._directory, SEGMENT_NAME.format(self._next_index))
         header = SegmentHeader(
             index=self._next_index,
@@ -274,9 +278,12 @@ class Log:
             groups_before=self._number,
             configuration=self._configuration,
         )
-        self._fs.rename(join(self._directory, PREPARED_NAME), path)
-        self._fs.sync_dir(self._directory)
+        # One more sync per segment, so that zeros at the place of a header are damage and never "not used yet".
         file.pwrite(0, header.encode())
+        file.sync()
+        self._fs.rename(join(self._directory, PREPARED_NAME), path)
+        self._prepared = None
+        self._fs.sync_dir(self._directory)
         self._next_index += 1
         segment = _Segment(header, file, path)
         self._segments.append(segment)

@@ -5,10 +5,11 @@
     head    := fixed part (in the first sector) | entry table | peers | displaced bytes
     body    := the values, one after the other, from a sector boundary on
 
-The first four bytes of *every* sector of a group are a tag, derived from the segment's nonce. A disk writes
-sectors whole; so a group that reads back badly was *torn* (never fully written, nobody was told of it) if one
-of its sectors lacks the tag, and is *rotten* (was written, maybe promised) if all have it. The bytes that
-the tags displace in the body stand in the head; the head itself leaves room for them.
+The first four bytes of *every* sector of a group are a tag, derived from the segment's nonce and never zero. A
+disk writes sectors whole, and a segment was zeros before its groups; so a group that reads back badly was *torn*
+(never fully written, nobody was told of it) if one of its sectors is still zero, and is *rotten* (was written,
+maybe promised) if none is. The tag is what makes a written sector differ from an unwritten one even where the
+value is zeros. The bytes that the tags displace in the body stand in the head; the head leaves room for them.
 
 Checksums start from 0 and cover nonce and offset, so that a stale or misplaced group is never valid here. The
 previous group's checksum is an ordinary field: seeding a CRC with it and also covering it would cancel out.
@@ -89,15 +90,13 @@ class SegmentHeader:
         return (body[:-4] + struct.pack(">I", zlib.crc32(body[:-4]))).ljust(SECTOR, b"\0")
 
     @classmethod
-    def decode(cls, data: bytes, path: str) -> SegmentHeader | None:
-        """Read a header; None for the zeros of a segment that was prepared and not used yet.
+    def decode(cls, data: bytes, path: str) -> SegmentHeader:
+        """Read a header.
 
         Raises:
-            Corruption: neither zeros nor a good header.
+            Corruption: it is damaged: it was durable before the segment had its name.
         """
-        data = data[: _SEGMENT.size]
-        if len(data) < _SEGMENT.size or not any(data):
-            return None
+        data = data[: _SEGMENT.size].ljust(_SEGMENT.size, b"\0")
         magic, version, index, cell, replica, inc, nonce, r, i, snapshot, before, digest, crc = _SEGMENT.unpack(data)
         if magic != _MAGIC or crc != zlib.crc32(data[:-4]):
             raise Corruption(f"{path}: the header of this log segment is damaged; replace the replica from its peers")
@@ -219,7 +218,7 @@ def decode_group(header: SegmentHeader, data: bytes, offset: int) -> Group:
         Rotten: one was, and its head cannot be trusted; rotten *values* are reported in `bad` instead.
     """
     tag = header.tag
-    if data[offset : offset + TAG] != tag or offset + SECTOR > len(data):
+    if offset + SECTOR > len(data) or not any(data[offset : offset + SECTOR]):
         raise Torn
     salt = header.nonce + offset.to_bytes(8, "big")
     at = offset + TAG
@@ -232,8 +231,12 @@ def decode_group(header: SegmentHeader, data: bytes, offset: int) -> Group:
     body_sectors = -(-body_bytes // SECTOR)
     body_at = offset + head_sectors * SECTOR
     total = body_at + body_sectors * SECTOR
-    if total > len(data) or any(data[s : s + TAG] != tag for s in range(offset, total, SECTOR)):
-        raise Torn
+    if total > len(data):
+        raise Rotten  # the file was longer once: it had its whole size before it had its name
+    for s in range(offset, total, SECTOR):
+        # A sector that has neither tag nor zeros was written: the checksums say how much of it still counts.
+        if data[s : s + TAG] != tag and not any(data[s : s + SECTOR]):
+            raise Torn
     head = b"".join(data[s + TAG : s + SECTOR] for s in range(offset, body_at, SECTOR))[:head_bytes]
     rest = head[HEAD_BYTES_MIN:]
     if zlib.crc32(rest, zlib.crc32(salt)) != rest_crc:
@@ -272,6 +275,10 @@ def extract(header: SegmentHeader, data: bytes, offset: int, row: Row) -> bytes 
     """One value out of the bytes of its group, which begin at `offset` of the segment; None when it is damaged."""
     if len(data) < TAG + HEAD_BYTES_MIN:
         return None
+    (fixed_crc,) = _FIXED_CRC.unpack_from(data, TAG + _FIXED.size)
+    salt = header.nonce + offset.to_bytes(8, "big")
+    if zlib.crc32(data[TAG : TAG + _FIXED.size], zlib.crc32(salt)) != fixed_crc:
+        return None  # lengths that cannot be trusted are not followed
     fixed = _FIXED.unpack_from(data, TAG)
     head_bytes, count, peers_bytes = fixed[6], fixed[8], fixed[9]
     head_sectors = -(-head_bytes // HEAD_ROOM)
