@@ -1,4 +1,5 @@
-"""How fast a cell is, beside its peers: the same load, the same machine, in turns.
+"""The benchmark: a cell of synod, Apache ZooKeeper and etcd in turns on one machine, under the same load.
 
-`python -m bench --help`. Read `__main__` for what is measured, `_load` for how, `peers` for whom.
+`python -m bench --help`. Read `_rows` first: what is measured; `_load` is the generator, `_zookeeper` and `_etcd`
+speak the two protocols, `peers` starts what is measured, `_failover` kills leaders, `_report` prints.
 """
