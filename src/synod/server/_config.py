@@ -217,8 +217,10 @@ def _demand_known(table: Mapping[str, Any], known: frozenset[str], path: str, pr
 
 def _table(document: Mapping[str, Any], key: str, path: str) -> Mapping[str, Any]:
     table = document.get(key)
-    if not isinstance(table, dict):
+    if table is None:
         raise ConfigError(f"{path}: the section [{key}] is missing")
+    if not isinstance(table, dict):
+        raise ConfigError(f"{path}: {key} is a section, not {table!r}")
     return table
 
 
@@ -245,7 +247,7 @@ def _numbers(
 ) -> dict[str, int]:
     table = document.get(section, {})
     if not isinstance(table, dict):
-        raise ConfigError(f"{path}: {section} is a section")
+        raise ConfigError(f"{path}: {section} is a section, not {table!r}")
     _demand_known(table, frozenset(known), path, f"{section}.")
     return {key: _integer(table, key, path, *known[key], f"{section}.") for key in table}
 
