@@ -1,0 +1,269 @@
+"""Replicas and commands as a user runs them, each a process of its own, for the tests of server and command line."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Self, TypeVar
+
+from bench.peers import SynodCell, four_letter_word, free_ports
+
+T = TypeVar("T")
+
+SYNOD = (sys.executable, "-m", "synod")
+PATIENCE_S = 30.0
+"""Longest wait for anything; a test that waits so long has failed."""
+
+SETTINGS = {"session.timeout_ms_min": 1_000, "session.timeout_ms_max": 20_000}
+"""Short sessions, so that a test of their end is short."""
+
+
+def wait_for(condition: Callable[[], T], what: str, patience_s: float = PATIENCE_S) -> T:
+    """Wait for a condition, not for a time; returns what made it true, fails with its name."""
+    until = time.monotonic() + patience_s
+    while True:
+        if found := condition():
+            return found
+        assert time.monotonic() < until, f"never came: {what}"
+        time.sleep(0.01)
+
+
+def clean_environment(**more: str) -> dict[str, str]:
+    """The environment, without what would change what a command does."""
+    return {**{key: value for key, value in os.environ.items() if key != "SYNOD_CELL"}, **more}
+
+
+def synod(
+    *arguments: str,
+    stdin: bytes = b"",
+    cell: str | None = None,
+    environment: Mapping[str, str] | None = None,
+    **options,
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end."""
+    done = subprocess.run(
+        [*SYNOD, *arguments],
+        input=stdin,
+        capture_output=True,
+        timeout=PATIENCE_S,
+        env=clean_environment(**({} if cell is None else {"SYNOD_CELL": cell}), **(environment or {})),
+        check=False,
+        **options,
+    )
+    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def sentence(stderr: str) -> str:
+    """The one sentence that a failed command left on stderr; anything else there is a failure."""
+    lines = stderr.splitlines()
+    assert len(lines) == 1, f"not one sentence: {stderr!r}"
+    assert lines[0].startswith("synod: "), stderr
+    assert "Traceback" not in stderr
+    said = lines[0].removeprefix("synod: ")
+    assert len(said) > 20, f"says too little: {said!r}"
+    return said
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    """Every file below a directory with what is in it."""
+    return {str(p.relative_to(directory)): p.read_bytes() for p in sorted(directory.rglob("*")) if p.is_file()}
+
+
+# -- one replica ---------------------------------------------------------------------------------------------
+
+
+def config_document(directory: Path) -> dict[str, object]:
+    """What a replica that is the whole cell is told."""
+    client, peer, http = free_ports(3)
+    return {
+        "id": 1,
+        "cell_id": secrets.token_hex(16),
+        "data_dir": str(directory / "data"),
+        "listen": {"client": f"127.0.0.1:{client}", "peer": f"127.0.0.1:{peer}", "http": f"127.0.0.1:{http}"},
+        "peers": [{"id": 1, "address": f"127.0.0.1:{peer}"}],
+    }
+
+
+def write_config(path: Path, document: Mapping[str, object]) -> Path:
+    """Write a document as TOML, whatever is in it."""
+
+    def inline(value: object) -> str:
+        if isinstance(value, Mapping):
+            return "{" + ", ".join(f"{key} = {inline(entry)}" for key, entry in value.items()) + "}"
+        if isinstance(value, Sequence) and not isinstance(value, str):
+            return "[" + ", ".join(map(inline, value)) + "]"
+        return json.dumps(value)
+
+    path.write_text("".join(f"{key} = {inline(value)}\n" for key, value in document.items()))
+    return path
+
+
+class Replica:
+    """A running `synod serve`, alone in its cell.
+
+    Args:
+        directory: holds its config, its output and, unless the document says otherwise, its data.
+        document: of `config_document`.
+        prefix: a command to run it under, such as strace.
+    """
+
+    def __init__(
+        self, directory: Path, document: Mapping[str, object] | None = None, *settings: str, prefix: Sequence[str] = ()
+    ) -> None:
+        self.directory = directory
+        self.document = document or config_document(directory)
+        self.config = write_config(directory / "replica.toml", self.document)
+        listen = self.document["listen"]
+        assert isinstance(listen, Mapping)
+        self.client_port, self.peer_port, self.http_port = (
+            int(str(listen[name]).rpartition(":")[2]) for name in ("client", "peer", "http")
+        )
+        self.hosts = f"127.0.0.1:{self.client_port}"
+        self._command = [*prefix, *SYNOD, "serve", str(self.config)]
+        for setting in settings:
+            self._command += ["--set", setting]
+        self._output = directory / "output"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def format(self) -> None:
+        """Give the directory its identity."""
+        done = synod("format", str(self.config))
+        assert done.returncode == 0, done.stderr
+
+    def start(self) -> None:
+        """Start it, and wait until it serves."""
+        with self._output.open("ab") as output:
+            self.process = subprocess.Popen(self._command, stdout=output, stderr=output, env=clean_environment())
+        wait_for(self._serves, "a replica that serves")
+
+    def _serves(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, f"the replica ended: {self.output()}"
+        with contextlib.suppress(OSError):
+            return http(self.http_port, "/readyz")[0] == 200
+        return False
+
+    def output(self) -> str:
+        """What it printed so far."""
+        return self._output.read_text(errors="replace")
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """End it; returns its exit code."""
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        code = self.process.wait(timeout=PATIENCE_S)
+        self.process = None
+        return code
+
+    def __enter__(self) -> Self:
+        try:
+            self.format()
+            self.start()
+        except BaseException:
+            self._kill()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._kill()
+
+    def _kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+
+def http(port: int, path: str) -> tuple[int, str]:
+    """Status and text of an answer.
+
+    Raises:
+        OSError: nobody answers there.
+    """
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=2) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as refusal:
+        with refusal:
+            return refusal.code, refusal.read().decode()
+
+
+# -- whole cells ---------------------------------------------------------------------------------------------
+
+
+class RealCell(SynodCell):
+    """A cell of three replicas that a test may hurt."""
+
+    def role(self, number: int) -> str:
+        """What a replica takes itself for; nothing while it does not answer."""
+        with contextlib.suppress(OSError):
+            return str(self.status(number)["role"])
+        return ""
+
+    def wait_leader(self) -> int:
+        """The number of the replica that leads, once one does."""
+        return wait_for(lambda: self._leader_found(), "a leader") - 1
+
+    def _leader_found(self) -> int:
+        found = self.leader()
+        return 0 if found is None else found + 1
+
+    def wait_settled(self) -> int:
+        """Wait until every replica runs, serves, and follows the one leader; returns its number."""
+        for number, process in enumerate(self.processes.running):
+            if process is None or process.poll() is not None:
+                self.processes.start(number)
+        self.wait_serving()
+        wait_for(
+            lambda: sorted(map(self.role, range(self.replicas))) == ["follower"] * (self.replicas - 1) + ["leader"],
+            "one leader and its followers",
+        )
+        return self.wait_leader()
+
+    def whole_output(self, number: int) -> str:
+        """Everything that a replica printed since the cell was made."""
+        return (self.directory / f"output-{number}").read_text(errors="replace")
+
+    def resume_all(self) -> None:
+        """SIGCONT to whoever was stopped."""
+        for number, process in enumerate(self.processes.running):
+            if process is not None:
+                self.processes.resume(number)
+
+
+@contextlib.contextmanager
+def paused(cell: SynodCell, *numbers: int) -> Iterator[None]:
+    """Some replicas that hold their connections and say nothing."""
+    try:
+        for number in numbers:
+            cell.processes.pause(number)
+        yield
+    finally:
+        for number in numbers:
+            cell.processes.resume(number)
+
+
+def says_ok(port: int) -> bool:
+    """Whether a server answers at all."""
+    with contextlib.suppress(OSError):
+        return four_letter_word(port, b"ruok") == "imok"
+    return False
+
+
+@contextlib.contextmanager
+def listening() -> Iterator[int]:
+    """A port that somebody else has."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        yield taken.getsockname()[1]
