@@ -32,7 +32,7 @@ from synod.wire import (
     validate_path,
 )
 
-from ._blocking import BlockingCell, BlockingLock
+from ._blocking import BlockingCell, BlockingElection, BlockingLock
 from ._cell import Cell, Listener, SessionInfo, connect
 from ._clock import SystemClock, boot_clock
 from ._errors import Unavailable
@@ -63,6 +63,7 @@ __all__ = [
     "Address",
     "Answer",
     "BlockingCell",
+    "BlockingElection",
     "BlockingLock",
     "Cell",
     "Change",

@@ -6,19 +6,24 @@ Read `_cell.Cell` for what each operation does; here is only how a thread waits 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import ssl
 import threading
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from synod.base import LockNotAcquired, UserError
-from synod.wire import ACL, OPEN_ACL, Change, Stat
+from synod.base import LocalProtocolError, LockNotAcquired, UserError
+from synod.wire import ACL, OPEN_ACL, Stat
+from synod.wire import Change as WireChange
 
-from ._cell import Cell
+from ._cell import Cell, SessionInfo
+from ._session import State
+from ._watch import Change
 
 if TYPE_CHECKING:
-    from synod.recipes import Lock
+    from synod.recipes import Election, Lock
 
 T = TypeVar("T")
 
@@ -30,18 +35,33 @@ class BlockingCell:
         hosts: `host:port,host:port,...`.
         timeout: seconds for one request.
         session_timeout_ms: how long the cell keeps the session of a silent client.
+        auth: (scheme, credentials) pairs, sent before anything else.
+        tls: for cells that ask for it.
+        session: of `SessionInfo`: resume this session instead of opening one.
 
     Raises:
-        OperationTimeout: no replica answered; nothing was done.
+        ConfigError: `hosts` is malformed.
+        Unavailable: no replica served us in time; nothing was done.
     """
 
-    def __init__(self, hosts: str, *, timeout: float = 10.0, session_timeout_ms: int = 10_000) -> None:
+    def __init__(
+        self,
+        hosts: str,
+        *,
+        timeout: float = 10.0,
+        session_timeout_ms: int = 10_000,
+        auth: Iterable[tuple[str, str | bytes]] = (),
+        tls: ssl.SSLContext | None = None,
+        session: SessionInfo | None = None,
+    ) -> None:
+        self.cell = Cell(
+            hosts, timeout=timeout, session_timeout_ms=session_timeout_ms, auth=auth, tls=tls, session=session
+        )
         self._pid = os.getpid()
+        self._closed = False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="synod-client", daemon=True)
         self._thread.start()
-        self._closed = False
-        self.cell = Cell(hosts, timeout=timeout, session_timeout_ms=session_timeout_ms)
         try:
             self.run(self.cell.start())
         except BaseException:
@@ -52,8 +72,14 @@ class BlockingCell:
         """Run a coroutine on the client's loop and wait for it.
 
         Raises:
-            UserError: the client is closed, or belongs to the process before a fork; nothing was done.
+            UserError: the client is closed, or belongs to the process before a fork, or this is its own thread;
+                nothing was done.
         """
+        if threading.current_thread() is self._thread:
+            work.close()
+            raise UserError(
+                "a watcher or listener must not block on its own client; nothing was sent: use another thread"
+            )
         if self._closed or self._pid != os.getpid():
             work.close()
             reason = "is closed" if self._closed else "was made before a fork; make a new one in the child"
@@ -126,7 +152,7 @@ class BlockingCell:
         """See `Cell.delete`."""
         self.run(self.cell.delete(path, version=version, recursive=recursive))
 
-    def multi(self, changes: Sequence[Change]) -> list[str | Stat | None]:
+    def multi(self, changes: Sequence[WireChange]) -> list[str | Stat | None]:
         """See `Cell.multi`."""
         return self.run(self.cell.multi(changes))
 
@@ -134,30 +160,48 @@ class BlockingCell:
         """See `Cell.sync`."""
         self.run(self.cell.sync(path))
 
-    def watch(self, path: str) -> Iterator[tuple[bytes | None, Stat | None]]:
+    def watch(self, path: str, *, children: bool = False) -> Iterator[Change]:
         """See `Cell.watch`; each step blocks until there is something new."""
-        changes = self.cell.watch(path)
-        while True:
-            yield self.run(_next(changes))
+        changes = self.cell.watch(path, children=children)
+        try:
+            while (change := self.run(_next(changes))) is not None:
+                yield change
+        finally:
+            if not self._closed:
+                self.run(_end(changes))
+
+    @property
+    def state(self) -> State:
+        """See `Cell.state`."""
+        return self.cell.state
+
+    @property
+    def session_id(self) -> int:
+        """See `Cell.session_id`."""
+        return self.cell.session_id
 
     def lock(self, path: str, *, identifier: str = "", timeout: float | None = None) -> BlockingLock:
         """A fenced lock as a context manager; see `recipes.Lock`."""
         return BlockingLock(self, self.cell.lock(path, identifier=identifier, timeout=timeout))
 
-    def elect(self, path: str, *, identifier: str = "") -> BlockingLock:
+    def elect(self, path: str, *, identifier: str = "", timeout: float | None = None) -> BlockingElection:
         """Leadership as a context manager: entering waits until this client leads."""
-        return BlockingLock(self, self.cell.elect(path, identifier=identifier))
+        return BlockingElection(self, self.cell.elect(path, identifier=identifier, timeout=timeout))
 
 
-async def _next(changes: Any) -> Any:  # noqa: ANN401 -- whatever the iterator gives
-    return await anext(changes)
+async def _next(changes: AsyncIterator[Change]) -> Change | None:
+    return await anext(changes, None)
+
+
+async def _end(changes: Any) -> None:  # noqa: ANN401 -- an async generator, which an iterator need not be
+    await changes.aclose()
 
 
 class BlockingLock:
-    """A lock of a `BlockingCell`.
+    """A lock of a `BlockingCell`: a Lock, or any other kind, as `BlockingLock(cell, Semaphore(cell.cell, "/s", 3))`.
 
-    A thread cannot be cancelled: ask `is_valid` (or compare the token at the resource) before what must not
-    happen without the lock.
+    A thread cannot be cancelled: call `check` (or compare the token at the resource) before what must not
+    happen without the lock. `with` raises LockLost at its end when the lock was lost while the body ran.
     """
 
     def __init__(self, cell: BlockingCell, lock: Lock) -> None:
@@ -170,9 +214,26 @@ class BlockingLock:
         return self._lock.fencing_token
 
     @property
+    def held(self) -> bool:
+        """Whether this contender got the lock, and has neither released nor lost it."""
+        return self._lock.held
+
+    @property
     def is_valid(self) -> bool:
         """Whether nobody else can hold the lock at this moment."""
         return self._lock.is_valid
+
+    def check(self) -> None:
+        """See `recipes.Lock.check`."""
+        if not self._lock.is_valid:
+            self._cell.run(self._check())
+
+    async def _check(self) -> None:
+        self._lock.check()
+
+    def contenders(self) -> list[str]:
+        """See `recipes.Lock.contenders`."""
+        return self._cell.run(self._lock.contenders())
 
     def acquire(self, *, timeout: float | None = None, blocking: bool = True) -> bool:
         """See `recipes.Lock.acquire`."""
@@ -190,4 +251,29 @@ class BlockingLock:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.release()
+        self._cell.run(self._leave(after_error=kind is not None))
+
+    async def _leave(self, *, after_error: bool) -> None:
+        try:
+            if not after_error:
+                with contextlib.suppress(LocalProtocolError):  # the body released it
+                    self._lock.check()
+        finally:
+            await self._lock.release()
+
+
+class BlockingElection(BlockingLock):
+    """An election of a `BlockingCell`; see `recipes.Election`."""
+
+    def __init__(self, cell: BlockingCell, election: Election) -> None:
+        super().__init__(cell, election)
+        self._election = election
+
+    @property
+    def token(self) -> int:
+        """The leadership's fencing token: every later leader has a higher one."""
+        return self._election.token
+
+    def leader(self) -> str | None:
+        """What the present leader says of itself; None when there is none."""
+        return self._cell.run(self._election.leader())

@@ -309,11 +309,12 @@ class Cell:
     def _addresses(self) -> str:
         return ",".join(str(address) for address in self.hosts)
 
-    def run_in_background(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run this until it is done or the cell is closed."""
+    def run_in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run this until it is done or the cell is closed, whatever becomes of the caller."""
         task = asyncio.get_running_loop().create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+        return task
 
     # -- znodes ---------------------------------------------------------------------------------------
 

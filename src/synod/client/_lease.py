@@ -43,6 +43,8 @@ class Lease:
         """Look at the session as it is now."""
         if self._cell.session_id != self.session_id or self._cell.state in ("expired", "closed"):
             self.lose("the session is over")
+        elif not self.left:
+            self.lose("its session's lease had ended already")
         elif self._cell.state != "connected":
             self.jeopardy.set()
 

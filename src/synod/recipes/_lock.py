@@ -20,7 +20,7 @@ import re
 from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar, Self
 
-from synod.base import LocalProtocolError, LockNotAcquired, NoNode, OutcomeUnknown, SessionExpired
+from synod.base import LocalProtocolError, LockLost, LockNotAcquired, NoNode, OutcomeUnknown, SessionExpired
 from synod.client import Unavailable, WatcherEvent, validate_path
 
 from ._contender import Contender, number_of
@@ -182,6 +182,7 @@ class Lock:
                 continue
             lease = self._cell.lease(f"the {self._what}", session_id=contender.session_id)
             if lease.lost.is_set():
+                await contender.leave()
                 continue
             self._lease = lease
             self._watching = asyncio.get_running_loop().create_task(self._watch_contender(contender, lease))
@@ -310,6 +311,9 @@ class Lock:
                 with contextlib.suppress(asyncio.CancelledError):
                     await asyncio.sleep(0)  # take the cancellation that the body has not met
             ours = body.uncancel() <= self._cancelling
+        if lease is not None:
+            with contextlib.suppress(LockLost):
+                lease.check()  # the loop may have had no chance to notice: a body that never let it run
         await self._withdraw()
         if lease is not None and lease.lost.is_set() and (kind is None or (ours and kind is asyncio.CancelledError)):
             raise lease.error() from error
