@@ -227,6 +227,8 @@ class Store:
     def snapshot_commit(self) -> None:
         """Make it durable; then older snapshots and the log behind the older kept one are deleted."""
         self.snapshot_slot = max(self.snapshot_slot, self._snapshots.commit())
+        # The last groups to go may be the only durable ones that hold the mark and what is known of the peers.
+        self.sync()
         self._log.trim(self._snapshots.prune())
 
     def snapshot_abort(self) -> None:
