@@ -23,10 +23,10 @@ demo: .venv/.runs
 	@$(bin)/synod demo $(DEMO)
 
 test: lint types
-	$(bin)/pytest --quiet --numprocesses $(WORKERS) --dist loadgroup
+	$(bin)/pytest --quiet --numprocesses $(WORKERS)
 
 check: lint types
-	$(bin)/pytest --quiet --numprocesses $(WORKERS) --dist loadgroup -m 'not slow'
+	$(bin)/pytest --quiet --numprocesses $(WORKERS) -m 'not slow'
 
 lint: .venv/.tests
 	$(bin)/ruff check --quiet .

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import hypothesis
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 import _peers
 
@@ -38,15 +39,17 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.skip(f"{name} is not installed")
 
 
-@pytest.fixture(scope="session")
-def zookeeper_server(tmp_path_factory: pytest.TempPathFactory):
-    """One running Apache ZooKeeper server for the whole run of this worker: its `host:port`."""
-    with _peers.ZooKeeper(tmp_path_factory.mktemp("zookeeper"), replicas=1) as ensemble:
-        yield ensemble
+class Scheduling(LoadScopeScheduling):
+    """Each test goes to whichever worker is free, but all the interop tests stay on one worker.
+
+    So each system that they compare is started once in a run. (A group marker cannot say this: it does not outlive
+    the way to the scheduler, which knows a test only by its id.)
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "interop" if nodeid.startswith("tests/interop/") else nodeid
 
 
-@pytest.fixture(scope="session")
-def zookeeper_ensemble(tmp_path_factory: pytest.TempPathFactory):
-    """Three running Apache ZooKeeper servers for the whole run of this worker."""
-    with _peers.ZooKeeper(tmp_path_factory.mktemp("ensemble"), replicas=3) as ensemble:
-        yield ensemble
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Scheduling:
+    return Scheduling(config, log)
