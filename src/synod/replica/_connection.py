@@ -80,6 +80,11 @@ class Connection:
         self.read_only_asked: bool | None = None
         self.opened_at = now
 
+    @property
+    def greeted(self) -> bool:
+        """Whether its connect request has come, whole."""
+        return self.state != NEW
+
     def add_read(self, frame: bytes, round_: int) -> None:
         """Queue a read behind everything that this connection asked before."""
         queue = self.queue

@@ -27,11 +27,6 @@ class ClientConnection(asyncio.Protocol):
         self.opened_at = 0.0
         self.transport: asyncio.Transport | None = None
 
-    @property
-    def greeted(self) -> bool:
-        """Whether the client has begun to speak the protocol."""
-        return self._greeted
-
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the connection in, unless there are too many."""
         self.transport = cast("asyncio.Transport", transport)

@@ -30,7 +30,7 @@ from ._peers import PeerConnection
 logger = logging.getLogger("synod.server")
 
 GREETING_S: Final = 10.0
-"""A connection that has not begun to speak after this long is closed."""
+"""A connection whose connect request is not whole after this long is closed."""
 
 SWEEP_S: Final = 1.0
 ABUSE_LOG_S: Final = 10.0
@@ -301,10 +301,11 @@ class Host(DiskEvents):
             self.poke()
 
     def _sweep(self) -> None:
-        """Close connections that never began to speak."""
+        """Close connections that never came to the end of their greeting: half a word holds a place as silence does."""
         before = self._loop.time() - GREETING_S
         for client in list(self._clients.values()):
-            if client.opened_at < before and not client.greeted and client.transport is not None:
+            known = self.replica.front.connections.get(client.conn)
+            if client.opened_at < before and known is not None and not known.greeted and client.transport is not None:
                 client.transport.close()
         refused = self.replica.front.refused_frames
         if refused:

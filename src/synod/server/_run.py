@@ -49,6 +49,7 @@ class Server:
         self._store_options = store_options
         self._tasks: list[asyncio.Task[None]] = []
         self._listeners: list[asyncio.Server] = []
+        self._sockets: list[socket.socket] = []
         self._stop_reason: asyncio.Future[str] | None = None
         self._host: Host | None = None
 
@@ -89,6 +90,7 @@ class Server:
             for sock in sockets:
                 sock.close()
             raise
+        self._sockets = sockets
         host.start()
         self._listeners.append(await loop.create_server(lambda: ClientConnection(host), sock=sockets[0], backlog=1024))
         self._listeners.append(await loop.create_server(lambda: PeerConnection(host), sock=sockets[1]))
@@ -129,6 +131,8 @@ class Server:
         for task in self._tasks:
             with contextlib.suppress(asyncio.CancelledError, OSError):
                 await task
+        for sock in self._sockets:  # the admin server, when it is cancelled, leaves its own open
+            sock.close()
         self._host = None
 
 
