@@ -44,7 +44,7 @@ if TYPE_CHECKING:
         Unavailable,
         connect,
     )
-    from synod.local import LocalCell, local
+    from synod.embedded import LocalCell, local
     from synod.recipes import (
         Barrier,
         BlockingBarrier,
@@ -88,7 +88,7 @@ _ROOMS = {
     "DistributedSystem": "service",
     "DoubleBarrier": "recipes",
     "Election": "recipes",
-    "LocalCell": "local",
+    "LocalCell": "embedded",
     "Lock": "recipes",
     "LockLost": "base",
     "LockNotAcquired": "base",
@@ -113,7 +113,7 @@ _ROOMS = {
     "Unavailable": "client",
     "UserError": "base",
     "connect": "client",
-    "local": "local",
+    "local": "embedded",
 }
 
 __all__ = [

@@ -7,7 +7,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
 
-import synod.local
+import synod.embedded
 from synod.base import SynodError
 from synod.client import Cell, connect
 
@@ -41,5 +41,5 @@ async def expire(cell: Cell) -> None:
     await wait_until(lambda: cell.state == "connected", "a new session")
 
 
-def local_cell() -> synod.local.LocalCell:
-    return synod.local.local()
+def local_cell() -> synod.embedded.LocalCell:
+    return synod.embedded.local()

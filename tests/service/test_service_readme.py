@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
-EXAMPLE = """\
-from synod.service import DistributedSystem, Request, fencing_token
-
-stock = {"sku-17": 5}
-
-def reserve(request):
-    if request.type == "write":
-        stock[request.key] -= request.value
-        print("token", fencing_token() > 0)
-    return stock[request.key]
-
-with DistributedSystem([reserve, reserve]) as system:
-    print(system.process_request(Request("write", "sku-17", 2)).value)
-    print(system.process_request(Request("read", "sku-17")).value)
-    if lock := system.get_lock("sku-17", timeout=1.0):
-        print("locked by token", lock.fencing_token > 0)
-        system.release_lock("sku-17")
-"""
-
+README = Path(__file__).parent.parent.parent / "README.md"
+[EXAMPLE] = [
+    block
+    for block in re.findall(r"^```python\n(.*?)^```", README.read_text(), flags=re.DOTALL | re.MULTILINE)
+    if "DistributedSystem" in block
+]
 OUTPUT = "token True\n3\n3\nlocked by token True\n"
 
 

@@ -20,9 +20,10 @@ import re
 from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar, Self
 
-from synod.base import LocalProtocolError, LockLost, LockNotAcquired, NoNode, OutcomeUnknown, SessionExpired
-from synod.client import Unavailable, WatcherEvent, validate_path
+from synod.base import LocalProtocolError, LockLost, LockNotAcquired, NoNode, NotApplied, OutcomeUnknown, SessionExpired
+from synod.client import Unavailable, validate_path
 
+from ._bell import bell_at
 from ._contender import Contender, number_of
 
 if TYPE_CHECKING:
@@ -209,41 +210,28 @@ class Lock:
 
     async def _wait_gone(self, name: str) -> None:
         """Wait until a znode has changed or gone, or the session is over."""
-        bell = asyncio.Event()
-
-        def ring(_event: WatcherEvent) -> None:
-            bell.set()
-
         path = f"{self.path}/{name}"
-        try:
-            if await self._cell.exists(path, watch=ring) is not None:
-                await bell.wait()
-        except (OutcomeUnknown, Unavailable):
-            await self._cell.wait_connected()
-        finally:
-            self._cell.unwatch(path, ring)
+        with bell_at(self._cell, path) as bell:
+            try:
+                if await self._cell.exists(path, watch=bell.ring) is not None:
+                    await bell.wait()
+            except (OutcomeUnknown, Unavailable):
+                await self._cell.wait_connected()
 
     # -- keeping it -----------------------------------------------------------------------------------
 
     async def _watch_contender(self, contender: Contender, lease: Lease) -> None:
         """An operator may break the lock by deleting its contender: then it is lost."""
-        while not lease.lost.is_set():
-            bell = asyncio.Event()
-
-            def ring(_event: WatcherEvent, bell: asyncio.Event = bell) -> None:
-                bell.set()
-
-            try:
-                if await self._cell.exists(contender.path, watch=ring) is None:
-                    lease.lose("its contender was deleted, by an operator or another client")
-                    return
-                await bell.wait()
-            except (OutcomeUnknown, Unavailable):
-                await self._cell.wait_connected()
-            except SessionExpired:
-                return
-            finally:
-                self._cell.unwatch(contender.path, ring)
+        with contextlib.suppress(NotApplied):  # the session is over or the client closed: the lease says so itself
+            while not lease.lost.is_set():
+                with bell_at(self._cell, contender.path) as bell:
+                    try:
+                        if await self._cell.exists(contender.path, watch=bell.ring) is None:
+                            lease.lose("its contender was deleted, by an operator or another client")
+                            return
+                        await bell.wait()
+                    except (OutcomeUnknown, Unavailable):
+                        await self._cell.wait_connected()
 
     async def release(self) -> None:
         """Give the lock back; harmless when it is not held.
@@ -255,9 +243,13 @@ class Lock:
         await self._withdraw()
 
     async def _withdraw(self) -> None:
-        contender = self._contender
+        contender, lost = self._contender, self.lost.is_set()
         self._forget()
-        if contender is not None:
+        if contender is None:
+            return
+        if lost:
+            contender.leave_soon()  # the cell may be out of reach, and whoever lost the lock must hear so at once
+        else:
             await contender.leave()
 
     def _forget(self) -> None:
@@ -406,22 +398,16 @@ class Semaphore(Lock):
 
     async def _wait_gone(self, name: str) -> None:  # noqa: ARG002 - any of those before may be the one to leave
         """Wait until the directory has changed since `name` was seen in it."""
-        bell = asyncio.Event()
-
-        def ring(_event: WatcherEvent) -> None:
-            bell.set()
-
-        try:
-            names = await self._cell.children(self.path, watch=ring)
-            me = "" if self._contender is None else self._contender.name
-            if me in names and self._blocker(me, names) is not None:
-                await bell.wait()
-        except NoNode:
-            return
-        except (OutcomeUnknown, Unavailable):
-            await self._cell.wait_connected()
-        finally:
-            self._cell.unwatch(self.path, ring)
+        with bell_at(self._cell, self.path) as bell:
+            try:
+                names = await self._cell.children(self.path, watch=bell.ring)
+                me = "" if self._contender is None else self._contender.name
+                if me in names and self._blocker(me, names) is not None:
+                    await bell.wait()
+            except NoNode:
+                return
+            except (OutcomeUnknown, Unavailable):
+                await self._cell.wait_connected()
 
 
 def _marks(marks: tuple[str, ...]) -> re.Pattern[str]:

@@ -20,7 +20,7 @@ def default_cell() -> str:
     with _mutex:
         if _cell is None:
             # By name: the service room knows that there is a `synod.local()`, and nothing of what it is made of.
-            _cell = importlib.import_module("synod.local").local()
+            _cell = importlib.import_module("synod.embedded").local()
         _users += 1
         return str(_cell.hosts)
 

@@ -6,6 +6,6 @@ in memory or on a directory. May import server, client and base.
 
 from __future__ import annotations
 
-from ._local import LocalCell, local
+from ._local_cell import LocalCell, local
 
 __all__ = ["LocalCell", "local"]
