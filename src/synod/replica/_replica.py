@@ -78,6 +78,8 @@ APPLY_BYTES_PER_TURN: Final = 256 * 1024
 DIGEST_ZNODES_PER_TURN: Final = 500
 """Hashing so many znodes takes about a millisecond: what a turn of the host can spare."""
 
+DIGEST_PAUSE: Final = 10 * MILLISECOND
+
 
 class Recovered(Protocol):
     """What the log gave back at start; `storage.Recovered` is one."""
@@ -140,6 +142,8 @@ class Replica:
         self.boot = boot
         self.tree = tree
         self.stopped: str | None = None
+        self.observer: Callable[[Slot, bytes], None] | None = None
+        """Told every value just before it is applied: what the simulator compares between replicas."""
         self._incarnation = member.incarnation if member is not None else 1
         self._peers = tuple(m.id for m in configuration.members if m.id != id)
         self._now = now
@@ -369,7 +373,7 @@ class Replica:
         if slot <= self.tree.slot:
             return
         self.front.close_all("this replica takes over a snapshot")
-        self.tree = type(self.tree).restore(chunks)
+        self.tree = Tree.restore(chunks)
         invariant(self.tree.slot == slot, "a snapshot holds the state at its slot")
         self.front.tree = self.tree
         self._unapplied.clear()
@@ -404,6 +408,7 @@ class Replica:
             self._outbox.hope(now)
         if self._download is not None and now >= self._download.ask_again_at():
             self._send(self._download.peer, self._download.ask(now), bulk=True)
+        self._digest()
 
     def next_deadline(self) -> Micros:
         """When `tick` wants to be called, at the latest."""
@@ -414,6 +419,8 @@ class Replica:
             due = min(due, self._touches.next_deadline(self._touch_retry))
         if self._walking is not None:
             due = min(due, self._walk_next)
+        if self.tree.digest_pending:
+            due = min(due, self._now + DIGEST_PAUSE)  # without writes nothing else would go on with it
         return max(due, self._now)
 
     def hand_over(self, now: Micros) -> None:
@@ -500,8 +507,14 @@ class Replica:
         self._out.writes.append(DiskWrite(id_, promised, mark, entries, peers))
 
     def _apply(self, entry: Entry) -> None:
+        if self.observer is not None:
+            self.observer(entry.slot, entry.value)
+        self.tree.apply(entry.slot, entry.value, self.front)
+        self._digest()
+
+    def _digest(self) -> None:
+        """Go on with a digest that was begun, a little at a time."""
         tree = self.tree
-        tree.apply(entry.slot, entry.value, self.front)
         if tree.digest_pending:
             tree.digest_step(DIGEST_ZNODES_PER_TURN)
         if tree.digest_slot != self._digest_reported:
@@ -740,10 +753,12 @@ class Replica:
     def _leave_leaderless_clients(self, now: Micros) -> None:
         """Without a leader for long, close the clients: their requests have an unknown outcome, in bounded time.
 
+        The same without room on the disk: what cannot be written is not learned either, so that no answer comes.
         Long is 4 election timeouts, or a third of the shortest session served, whichever is more: time
         enough for the cell to elect, and for the client to reach another replica within its session.
         """
-        if self.paxos.leader is not None and self.paxos.quorum_connected:
+        paxos = self.paxos
+        if paxos.leader is not None and paxos.quorum_connected and not paxos.abstaining:
             self._led_at = now
             return
         limit = max(4 * self.options.paxos.election_timeout, self.front.smallest_timeout_ms() * MILLISECOND // 3)
@@ -751,7 +766,8 @@ class Replica:
             return
         for c in list(self.front.connections.values()):
             if now - max(c.opened_at, self._led_at) >= limit:
-                self.front.close(c, "this replica hears no leader; what is outstanding may or may not happen")
+                why = "has no room to write" if paxos.abstaining else "hears no leader"
+                self.front.close(c, f"this replica {why}; what is outstanding may or may not happen")
 
     # -- snapshots ---------------------------------------------------------------------------------------
 
@@ -815,8 +831,9 @@ class Replica:
 
     @property
     def can_read(self) -> bool:
-        """Whether linearizable reads can be served: a leader that is connected to a quorum is heard."""
-        return self.stopped is None and self.paxos.leader is not None and self.paxos.quorum_connected
+        """Whether linearizable reads can be served: a leader that is connected to a quorum is heard, and learned from."""
+        paxos = self.paxos
+        return self.stopped is None and paxos.leader is not None and paxos.quorum_connected and not paxos.abstaining
 
     def status(self) -> dict[str, object]:
         """What `/status` shows, as far as the core knows it."""

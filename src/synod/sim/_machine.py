@@ -23,7 +23,7 @@ from synod.replica import (
     SnapshotWrite,
 )
 from synod.storage import Identity, MemoryFileSystem, Store, StoreOptions, format_directory
-from synod.tree import Sink, Tree
+from synod.tree import Tree
 
 if TYPE_CHECKING:
     from ._world import World
@@ -33,33 +33,6 @@ SEGMENT_BYTES = 64 * 1024
 READY_TURNS_MAX = 10_000
 
 Job = DiskWrite | LogRead | SnapshotWrite | SnapshotRead | SnapshotInstall
-
-
-class WitnessTree(Tree):
-    """A state machine that reports every value that it applies."""
-
-    witness: object = None  # set on the class of one machine's life, see `Machine.start`
-
-    __slots__ = ()
-
-    def apply(self, slot: int, batch: bytes, sink: Sink) -> None:
-        """Report, then apply."""
-        witness = self.witness
-        if isinstance(witness, Witness):
-            witness.applied(slot, batch)
-        super().apply(slot, batch, sink)
-
-
-class Witness:
-    """Compares what one machine applies with what others applied in the same slot."""
-
-    def __init__(self, world: World, machine: int) -> None:
-        self._world = world
-        self._machine = machine
-
-    def applied(self, slot: Slot, batch: bytes) -> None:
-        """One value per slot."""
-        self._world.value_applied(self._machine, slot, batch)
 
 
 class Machine:
@@ -127,13 +100,10 @@ class Machine:
             options=StoreOptions(segment_bytes=SEGMENT_BYTES),
         )
         recovered = store.recovered
-        kind: type[WitnessTree] = type(
-            "MachineTree", (WitnessTree,), {"__slots__": (), "witness": Witness(self.world, self.id)}
-        )
         if recovered.snapshot_slot:
-            tree: Tree = kind.restore(store.snapshot_chunks())
+            tree = Tree.restore(store.snapshot_chunks())
         else:
-            tree = kind(configuration=self._configuration.encode())
+            tree = Tree(configuration=self._configuration.encode())
         self.durable_promised = recovered.promised
         self.durable = {entry.slot: entry.ballot for entry in recovered.entries}
         self.replica = Replica(
@@ -148,9 +118,14 @@ class Machine:
             now=self.now(),
             wall_ms=self.wall_ms(),
         )
+        self.replica.observer = self._applies
         self.world.machine_started(self)
         self.drain()
         self._arm()
+
+    def _applies(self, slot: Slot, batch: bytes) -> None:
+        """One value per slot, on every machine and in every life."""
+        self.world.value_applied(self.id, slot, batch)
 
     def kill(self, *, power_cut: bool) -> None:
         """End the process; with a power cut, what was not synced is torn, lost and reordered."""

@@ -1,0 +1,92 @@
+"""What a replica finishes by itself when nobody asks anything of it any more."""
+
+from __future__ import annotations
+
+import random
+import struct
+
+from synod.base import SECOND, Configuration, Member
+from synod.replica import Replica, ReplicaOptions
+from synod.storage import Identity, MemoryFileSystem, Store, format_directory
+from synod.tree import FEATURE_LEVEL, Tree, encode_batch, encode_digest_now
+
+
+class Alone:
+    """A cell of one replica whose disk is always at once durable."""
+
+    def __init__(self) -> None:
+        configuration = Configuration("c" * 32, (Member(1, "127.0.0.1:1"),))
+        fs = MemoryFileSystem()
+        format_directory(fs, "/data", Identity(1, 1, configuration))
+        self.store = Store.open(fs, "/data", cell_id=configuration.cell_id, replica_id=1)
+        self.now = SECOND
+        self.replica = Replica(
+            id=1,
+            configuration=configuration,
+            options=ReplicaOptions(),
+            recovered=self.store.recovered,
+            tree=Tree(configuration=configuration.encode()),
+            boot=self.store.boot,
+            rng=random.Random(1),
+            draw_secret=bytes,
+            now=self.now,
+            wall_ms=0,
+        )
+
+    def drain(self) -> None:
+        while True:
+            ready = self.replica.ready()
+            for write in ready.writes:
+                self.store.append(
+                    promised=write.promised, chosen_mark=write.chosen_mark, entries=write.entries, peers=write.peers
+                )
+                self.store.sync()
+                self.replica.persisted(write.id, self.now)
+            if not ready.more and not ready.writes:
+                return
+
+    def advance(self, micros: int) -> None:
+        """Only when the replica itself asks to be woken."""
+        until = self.now + micros
+        while self.replica.next_deadline() <= until:
+            self.now = max(self.now + 1, self.replica.next_deadline())
+            self.replica.tick(self.now, 0)
+            self.drain()
+        self.now = until
+
+    def client(self, *bodies: bytes) -> None:
+        """One connection with a session that sends all of this and is answered."""
+        replica = self.replica
+        replica.client_opened(1, self.now)
+        replica.client_data(1, struct.pack(">iiqiqi", 44, 0, 0, 30_000, 0, 16) + bytes(16), self.now)
+        self.advance(SECOND)
+        for xid, body in enumerate(bodies, 1):
+            replica.client_data(1, struct.pack(">ii", len(body) + 4, xid) + body, self.now)
+            if xid % 100 == 0:
+                self.drain()
+        self.advance(SECOND)
+
+
+def create(path: str) -> bytes:
+    name = path.encode()
+    acl = struct.pack(">ii", 1, 31) + b"\0\0\0\5world\0\0\0\6anyone"
+    return struct.pack(">ii", 1, len(name)) + name + struct.pack(">i", 0) + acl + struct.pack(">i", 0)
+
+
+def test_a_digest_is_finished_without_further_writes() -> None:
+    """A large state takes many turns to hash: the last write is not the last turn."""
+    alone = Alone()
+    alone.advance(3 * SECOND)
+    alone.client(*(create(f"/n{number}") for number in range(4_000)))
+    replica, tree = alone.replica, alone.replica.tree
+    assert tree.znodes > 4_000
+    command = encode_batch(
+        feature_level=FEATURE_LEVEL, cell_time_ms=tree.cell_time_ms, wall_ms=0, commands=[encode_digest_now()]
+    )
+    slot = replica.paxos.propose(command, alone.now)
+    alone.drain()
+    assert tree.slot == slot
+    assert tree.digest_pending, "one turn is not enough"
+    alone.advance(SECOND)
+    assert not tree.digest_pending
+    assert tree.digest_slot == slot
