@@ -112,7 +112,7 @@ class Log:
             file = self._fs.open(path)
             header = SegmentHeader.decode(file.pread(0, SECTOR), path)
             self._next_index = max(self._next_index, int(name[4:20], 16) + 1)
-            self._demand_ours(header, path)
+            self._demand_ours(header, file.size(), path)
             found.append(_Segment(header, file, path))
         for k, segment in enumerate(found):
             until = found[k + 1].header.groups_before if k + 1 < len(found) else None
@@ -127,7 +127,9 @@ class Log:
         if self._fs.exists(join(self._directory, PREPARED_NAME)):
             self._fs.unlink(join(self._directory, PREPARED_NAME))
 
-    def _demand_ours(self, header: SegmentHeader, path: str) -> None:
+    def _demand_ours(self, header: SegmentHeader, size: int, path: str) -> None:
+        if size != header.size:
+            raise Corruption(f"{path} has {size} bytes instead of {header.size}; replace the replica from its peers")
         if header.cell_id != self._cell_id or header.replica != self._replica:
             raise Corruption(
                 f"{path} belongs to replica {header.replica} of the cell {header.cell_id.hex()}: "
@@ -274,7 +276,7 @@ class Log:
             incarnation=self._incarnation,
             nonce=self._draw_nonce(),
             promised=max(self.promised, promised),
-            snapshot_slot=0,
+            size=file.size(),
             groups_before=self._number,
             configuration=self._configuration,
         )
@@ -366,6 +368,11 @@ class Log:
             self._places = {s: p for s, p in self._places.items() if id(p.segment) not in gone}
             self._fs.sync_dir(self._directory)
         self.unknown = {unknown: what for unknown, what in self.unknown.items() if unknown > slot}
+
+    @property
+    def trimmed(self) -> bool:
+        """Whether there once was more log before the first segment."""
+        return bool(self._segments) and self._segments[0].header.groups_before > 0
 
     @property
     def bytes(self) -> int:

@@ -37,7 +37,7 @@ _MAGIC: Final = b"SYNODLOG"
 FORMAT_VERSION: Final = 1
 
 _SEGMENT: Final = struct.Struct(">8sHQ16sBI8sQBQQ16sI")
-"""magic, version, index, cell, replica, incarnation, nonce, promised round and id, snapshot slot,
+"""magic, version, index, cell, replica, incarnation, nonce, promised round and id, size of the file,
 groups before, configuration digest, CRC"""
 
 _FIXED: Final = struct.Struct(">QQIQBQIIIII")
@@ -52,7 +52,12 @@ HEAD_BYTES_MIN: Final = _FIXED.size + _FIXED_CRC.size
 
 @dataclass(frozen=True, slots=True)
 class SegmentHeader:
-    """The first block of a segment; `groups_before` is the number of the last group of the segments before it."""
+    """The first block of a segment.
+
+    Args:
+        size: of the whole file, so that one that was cut short (by a copy that broke off, say) shows.
+        groups_before: the number of the last group of the segments before it.
+    """
 
     index: int
     cell_id: bytes
@@ -60,7 +65,7 @@ class SegmentHeader:
     incarnation: int
     nonce: bytes
     promised: Ballot
-    snapshot_slot: Slot
+    size: int
     groups_before: int
     configuration: bytes
 
@@ -82,7 +87,7 @@ class SegmentHeader:
             self.nonce,
             self.promised.round,
             self.promised.replica,
-            self.snapshot_slot,
+            self.size,
             self.groups_before,
             self.configuration,
             0,
@@ -97,12 +102,12 @@ class SegmentHeader:
             Corruption: it is damaged: it was durable before the segment had its name.
         """
         data = data[: _SEGMENT.size].ljust(_SEGMENT.size, b"\0")
-        magic, version, index, cell, replica, inc, nonce, r, i, snapshot, before, digest, crc = _SEGMENT.unpack(data)
+        magic, version, index, cell, replica, inc, nonce, r, i, size, before, digest, crc = _SEGMENT.unpack(data)
         if magic != _MAGIC or crc != zlib.crc32(data[:-4]):
             raise Corruption(f"{path}: the header of this log segment is damaged; replace the replica from its peers")
         if version > FORMAT_VERSION:
             raise Corruption(f"{path} was written by a newer synod (log format {version}); start the newer version")
-        return cls(index, cell, replica, inc, nonce, Ballot(r, i), snapshot, before, digest)
+        return cls(index, cell, replica, inc, nonce, Ballot(r, i), size, before, digest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +237,7 @@ def decode_group(header: SegmentHeader, data: bytes, offset: int) -> Group:
     body_at = offset + head_sectors * SECTOR
     total = body_at + body_sectors * SECTOR
     if total > len(data):
-        raise Rotten  # the file was longer once: it had its whole size before it had its name
+        raise Rotten  # no group was ever written past the end
     for s in range(offset, total, SECTOR):
         # A sector that has neither tag nor zeros was written: the checksums say how much of it still counts.
         if data[s : s + TAG] != tag and not any(data[s : s + SECTOR]):

@@ -143,6 +143,11 @@ class Store:
                 return chunks, slot, warnings
         if slots:
             raise Corruption(f"{warnings[0]}, and no older one is complete; replace the replica from its peers")
+        if self._log.trimmed:
+            raise Corruption(
+                f"{self._directory}: the log was trimmed behind a snapshot, and there is none; "
+                f"replace the replica from its peers"
+            )
         return [], 0, warnings
 
     # -- the log -------------------------------------------------------------------------------------------
