@@ -51,8 +51,8 @@ def reopen(store: Store, fs: FileSystem, directory: str = DIRECTORY) -> Store:
 
 
 def value(text: str, size: int) -> bytes:
-    """`size` bytes without zeros that tell whose they are."""
-    return (text.encode() * (size // len(text) + 1))[:size]
+    """`size` bytes without zeros that tell whose they are; no two sectors of them are equal."""
+    return "".join(f"{text}{k}" for k in range(size // len(text) + 1)).encode()[:size]
 
 
 def entry(slot: Slot, round_: int = 1, size: int = 64, replica: int = 1) -> Entry:

@@ -335,10 +335,10 @@ GOLDEN_SEGMENT = bytes.fromhex(
     "0000000001000001"  # nonce: boot 1, first draw
     "0000000000000003"  # promised: round
     "02"  # promised: replica
-    "0000000000000000"  # not used
+    "0000000000004000"  # size of the file
     "0000000000000000"  # groups before
     "c81d845dc4910d561a9f5bc2ea45d040"  # digest of the configuration
-    "851229e6"  # CRC
+    "41c84ec5"  # CRC
 )
 
 GOLDEN_HEAD = bytes.fromhex(
