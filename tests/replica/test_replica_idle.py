@@ -5,17 +5,19 @@ from __future__ import annotations
 import random
 import struct
 
-from synod.base import SECOND, Configuration, Member
+from synod.base import MILLISECOND, SECOND, Ballot, Configuration, Member
+from synod.paxos import Heartbeat
+from synod.paxos import encode as encode_paxos
 from synod.replica import Replica, ReplicaOptions
 from synod.storage import Identity, MemoryFileSystem, Store, format_directory
 from synod.tree import FEATURE_LEVEL, Tree, encode_batch, encode_digest_now
 
 
 class Alone:
-    """A cell of one replica whose disk is always at once durable."""
+    """A replica, of a cell of one unless told, whose disk is always at once durable."""
 
-    def __init__(self) -> None:
-        configuration = Configuration("c" * 32, (Member(1, "127.0.0.1:1"),))
+    def __init__(self, members: int = 1) -> None:
+        configuration = Configuration("c" * 32, tuple(Member(i, f"127.0.0.1:{i}") for i in range(1, members + 1)))
         fs = MemoryFileSystem()
         format_directory(fs, "/data", Identity(1, 1, configuration))
         self.store = Store.open(fs, "/data", cell_id=configuration.cell_id, replica_id=1)
@@ -90,3 +92,27 @@ def test_a_digest_is_finished_without_further_writes() -> None:
     alone.advance(SECOND)
     assert not tree.digest_pending
     assert tree.digest_slot == slot
+
+
+def test_a_follower_looks_after_what_waits() -> None:
+    """Whoever hears its leader all the time never has to suspect it, and is woken all the same.
+
+    A client that has seen more than this replica is turned away in time, though nothing else ever happens.
+    """
+    alone = Alone(members=3)
+    replica = alone.replica
+    replica.peer_connected(2, alone.now)
+    replica.client_opened(1, alone.now)
+    replica.client_data(1, struct.pack(">iiqiqi", 44, 0, 1 << 40, 30_000, 0, 16) + bytes(16), alone.now)
+    closed_at = 0
+    for beat in range(1, 60):
+        replica.step(2, encode_paxos(Heartbeat(Ballot(9, 2), 0, beat, True)), alone.now)
+        ready = replica.ready()
+        if replica.next_deadline() <= alone.now + 50 * MILLISECOND:
+            replica.tick(max(alone.now, replica.next_deadline()), 0)
+            ready.client_closes += replica.ready().client_closes
+        if ready.client_closes:
+            closed_at = alone.now
+            break
+        alone.now += 50 * MILLISECOND
+    assert SECOND < closed_at < 4 * SECOND

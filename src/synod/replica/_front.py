@@ -488,6 +488,8 @@ class Front:
 
     def after_apply(self, now: Micros) -> None:
         """Serve what became servable by applying, and parse on where a bound had stopped it."""
+        if self._ahead:
+            self.admit_ahead(now)
         for c in list(self._dirty.values()):
             if c.queue and c.state == OPEN:
                 self._serve(c)

@@ -75,6 +75,10 @@ CELL_TIME_INTERVAL: Final = SECOND
 APPLY_BYTES_PER_TURN: Final = 256 * 1024
 """Applying so many bytes of small requests takes a few milliseconds; then the host looks at its sockets."""
 
+TICK_AT_LATEST: Final = 250 * MILLISECOND
+"""A follower hears its leader more often than it would suspect it, so that nothing of paxos wakes it: what waits
+for something that never comes is looked after so often all the same."""
+
 DIGEST_ZNODES_PER_TURN: Final = 500
 """Hashing so many znodes takes about a millisecond: what a turn of the host can spare."""
 
@@ -142,6 +146,7 @@ class Replica:
         self.boot = boot
         self.tree = tree
         self.stopped: str | None = None
+        self._ticked_at = now
         self.observer: Callable[[Slot, bytes], None] | None = None
         """Told every value just before it is applied: what the simulator compares between replicas."""
         self._incarnation = member.incarnation if member is not None else 1
@@ -395,6 +400,7 @@ class Replica:
         """Time has passed. Inputs that had arrived before are to be handed in first."""
         self._now = now
         self._wall_offset_ms = wall_ms - now // MILLISECOND
+        self._ticked_at = now
         if self.stopped is not None:
             return
         self.paxos.tick(now)
@@ -412,7 +418,7 @@ class Replica:
 
     def next_deadline(self) -> Micros:
         """When `tick` wants to be called, at the latest."""
-        due = self.paxos.next_deadline()
+        due = min(self.paxos.next_deadline(), self._ticked_at + TICK_AT_LATEST)
         if self._deadlines is not None:
             due = min(due, self._deadlines.next_deadline())
         if self.front.touched:
