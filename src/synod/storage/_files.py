@@ -107,6 +107,11 @@ def _translate(failure: OSError, what: str) -> StorageError:
     return StorageError(f"{what}: {failure.strerror or failure}")
 
 
+def _advice(failure: OSError) -> str:
+    denied = failure.errno in (errno.EACCES, errno.EPERM)
+    return "; run the replica as the owner of the directory" if denied else ""
+
+
 class RealFile:
     """A file of the operating system."""
 
@@ -187,9 +192,7 @@ class RealFileSystem:
         try:
             return Path(path).exists()
         except OSError as failure:
-            raise DataDirError(
-                f"{path} cannot be looked at: {failure.strerror}; run the replica as the owner of the directory"
-            ) from failure
+            raise DataDirError(f"{path} cannot be looked at: {failure.strerror}{_advice(failure)}") from failure
 
     def create(self, path: str, size: int) -> File:
         """See `FileSystem`."""
@@ -211,7 +214,7 @@ class RealFileSystem:
         try:
             return RealFile(os.open(path, os.O_RDWR | os.O_CLOEXEC), path)
         except OSError as failure:
-            raise DataDirError(f"{path} cannot be opened: {failure.strerror}") from failure
+            raise DataDirError(f"{path} cannot be opened: {failure.strerror}{_advice(failure)}") from failure
 
     def append_new(self, path: str) -> File:
         """See `FileSystem`."""
@@ -220,7 +223,7 @@ class RealFileSystem:
         except OSError as failure:
             if failure.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise _translate(failure, f"creating {path}") from failure
-            raise DataDirError(f"{path} cannot be created: {failure.strerror}") from failure
+            raise DataDirError(f"{path} cannot be created: {failure.strerror}{_advice(failure)}") from failure
 
     def rename(self, old: str, new: str) -> None:
         """See `FileSystem`."""
@@ -253,8 +256,7 @@ class RealFileSystem:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as failure:
             raise DataDirError(
-                f"the data directory of {path} is not writable: {failure.strerror}; "
-                f"run the replica as the owner of the directory"
+                f"the data directory of {path} is not writable: {failure.strerror}{_advice(failure)}"
             ) from failure
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

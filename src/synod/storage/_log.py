@@ -257,7 +257,7 @@ class Log:
     def sync(self) -> None:
         """Make everything that was appended durable."""
         if self._active is not None and self._durable < self._number:
-            self._active.file.sync()
+            _sync(self._active.file)
             self._durable = self._number
 
     def _begin_segment(self, size: int, promised: Ballot) -> _Segment:
@@ -282,7 +282,7 @@ class Log:
         )
         # One more sync per segment, so that zeros at the place of a header are damage and never "not used yet".
         file.pwrite(0, header.encode())
-        file.sync()
+        _sync(file)
         self._fs.rename(join(self._directory, PREPARED_NAME), path)
         self._prepared = None
         self._fs.sync_dir(self._directory)
@@ -385,6 +385,14 @@ class Log:
             segment.file.close()
         if self._prepared is not None:
             self._prepared.close()
+
+
+def _sync(file: File) -> None:
+    """Sync, and let no error of it pass for one after which something may be tried again."""
+    try:
+        file.sync()
+    except NoSpace as full:
+        raise StorageError(f"{full}; it may have lost what it held") from full
 
 
 def group_bytes_max(entries: Sequence[Entry], peers: bytes) -> int:
