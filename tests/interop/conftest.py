@@ -72,10 +72,12 @@ def connect(system: Peer, root: str) -> Iterator[Callable[..., KazooClient]]:
     first = Wire(system.ports[0])
     first.ask(CREATE, create(root))
 
-    def make(*, replica: int | None = None, timeout: float = 10.0, chroot: bool = True, **options) -> KazooClient:
+    def make(
+        *, replica: int | None = None, hosts: str = "", timeout: float = 10.0, chroot: bool = True, **options
+    ) -> KazooClient:
         with one_at_a_time:
             first.ask(SYNC, text(root))
-        hosts = system.hosts if replica is None else f"127.0.0.1:{system.ports[replica]}"
+        hosts = hosts or (system.hosts if replica is None else f"127.0.0.1:{system.ports[replica]}")
         client = KazooClient(hosts + (root if chroot else ""), timeout=timeout, **options)
         clients.append(client)
         client.start(timeout=20)

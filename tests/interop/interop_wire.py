@@ -5,6 +5,7 @@ It shares no code with `synod.wire`: a mistake that the server and its codec mak
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 from collections.abc import Sequence
@@ -85,6 +86,10 @@ def auth(scheme: str, credential: str) -> bytes:
 
 def set_watches(since: int, data=(), exist=(), child=()) -> bytes:
     return struct.pack(">q", since) + texts(data) + texts(exist) + texts(child)
+
+
+Event = tuple[int, int, bytes | None]
+"""Of a watch: its type, the state of the connection, the path."""
 
 
 @dataclass
@@ -168,9 +173,13 @@ class Wire:
         if read_only is not None:
             request += bytes([read_only])
         self.xid = 0
-        self.events: list[tuple[int, int, bytes | None]] = []
-        self.send_raw(request)
-        answer = Reader(self.receive_raw())
+        self.events: list[Event] = []
+        try:
+            self.send_raw(request)
+            answer = Reader(self.receive_raw())
+        except BaseException:
+            self.socket.close()
+            raise
         self.protocol = answer.int()
         self.timeout_ms = answer.int()
         self.session = answer.long()
@@ -203,15 +212,28 @@ class Wire:
         self.send_raw(struct.pack(">ii", xid, op) + body)
         return xid
 
+    def receive_any(self) -> Reply | Event:
+        """The next frame, whatever it is."""
+        data = self.receive_raw()
+        xid, zxid, err = struct.unpack_from(">iqi", data)
+        if xid != -1:
+            return Reply(xid, zxid, err, data[16:])
+        event = Reader(data, 16)
+        return event.int(), event.int(), event.text()
+
     def receive(self) -> Reply:
         """The next reply; events that come before it are kept in `events`."""
-        while True:
-            data = self.receive_raw()
-            xid, zxid, err = struct.unpack_from(">iqi", data)
-            if xid != -1:
-                return Reply(xid, zxid, err, data[16:])
-            event = Reader(data, 16)
-            self.events.append((event.int(), event.int(), event.text()))
+        while not isinstance(frame := self.receive_any(), Reply):
+            self.events.append(frame)
+        return frame
+
+    def wait_event(self) -> Event:
+        """The next event, of those kept or to come; no reply may come before it."""
+        if not self.events:
+            frame = self.receive_any()
+            assert not isinstance(frame, Reply), frame
+            self.events.append(frame)
+        return self.events.pop(0)
 
     def ask(self, op: int, body: bytes = b"", xid: int | None = None) -> Reply:
         """One request and its reply."""
@@ -223,17 +245,15 @@ class Wire:
     def ping(self) -> Reply:
         return self.ask(PING, b"", -2)
 
-    def take_events(self) -> list[tuple[int, int, bytes | None]]:
+    def take_events(self) -> list[Event]:
         taken, self.events = self.events, []
         return taken
 
     def wait_closed(self) -> None:
         """Read on until the server closes; fails by the socket's timeout if it does not."""
-        try:
+        with contextlib.suppress(Closed):
             while True:
                 self.receive_raw()
-        except Closed:
-            pass
 
     def drop(self) -> None:
         """Close the connection and leave the session to itself."""

@@ -53,6 +53,7 @@ class Connection:
         "paused",
         "queue",
         "read_only_asked",
+        "received",
         "session",
         "slice_requests",
         "slices",
@@ -73,6 +74,7 @@ class Connection:
         self.slice_requests: deque[int] = deque()
         self.outstanding = 0
         self.paused = False
+        self.received = 0
         self.session = 0
         self.attach_epoch = 0
         self.timeout_ms = 0

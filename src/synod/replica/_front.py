@@ -114,6 +114,8 @@ class Front:
         self._round_waits: deque[tuple[int, Connection]] = deque()
         self.overloaded = False
         self.refused_frames = 0
+        self.received = 0
+        self.events = 0
         # What the replica wants to know of the state machine's callbacks.
         self.on_group_applied: Callable[[ReplicaId, int, int], None] = _ignore_group
         self.on_group_skipped: Callable[[ReplicaId, int, int], None] = _ignore_group
@@ -159,7 +161,7 @@ class Front:
         data = c.buffer
         size = len(data)
         at = run = requests = 0
-        room = self._options.outstanding_requests_max - c.outstanding
+        room = room_before = self._options.outstanding_requests_max - c.outstanding
         while size - at >= 12 and room > 0:
             length, xid, op = _HEAD.unpack_from(data, at)
             if length < 8 or length > FRAME_BYTES_MAX:
@@ -187,6 +189,8 @@ class Front:
             self._slice(c, data[run:at], requests)
         c.buffer = data[at:] if at else data
         if at:
+            c.received += room_before - room
+            self.received += room_before - room
             self.touched[c.session] = None
         elif size >= 4 and not 8 <= _LENGTH.unpack_from(data)[0] <= FRAME_BYTES_MAX:
             self._refuse(c, f"a frame of {_LENGTH.unpack_from(data)[0]} bytes")
@@ -427,6 +431,7 @@ class Front:
         c = self.connections.get(conn)
         if c is None or c.state != OPEN:
             return None
+        self.events += 1
         self._dirty[conn] = c
         return c.out
 

@@ -16,7 +16,7 @@ TELNET_CLOSE: Final = 4
 class ClientConnection(asyncio.Protocol):
     """One client: bytes in to the replica, bytes out from it."""
 
-    __slots__ = ("_greeted", "_head", "_host", "address", "conn", "opened_at", "transport")
+    __slots__ = ("_greeted", "_head", "_host", "address", "conn", "opened_at", "port", "transport")
 
     def __init__(self, host: Host) -> None:
         self._host = host
@@ -24,6 +24,7 @@ class ClientConnection(asyncio.Protocol):
         self._greeted = False
         self.conn = 0
         self.address = ""
+        self.port = 0
         self.opened_at = 0.0
         self.transport: asyncio.Transport | None = None
 
@@ -31,7 +32,8 @@ class ClientConnection(asyncio.Protocol):
         """Take the connection in, unless there are too many."""
         self.transport = cast("asyncio.Transport", transport)
         peer = transport.get_extra_info("peername")
-        self.address = str(peer[0]) if isinstance(peer, tuple) else ""
+        if isinstance(peer, tuple):
+            self.address, self.port = str(peer[0]), int(peer[1])
         transport.set_write_buffer_limits(high=self._host.config.limits.write_buffer_bytes)  # type: ignore[attr-defined]
         self._host.client_connected(self)
 
@@ -48,7 +50,7 @@ class ClientConnection(asyncio.Protocol):
         word = data[:4]
         if word in ANSWERED or word in REFUSED:
             if self.transport is not None:
-                self.transport.write(answer(word, self._host.status()))
+                self.transport.write(answer(word, self._host.status(), self._host.clients()))
                 self.transport.close()
             return
         self._greeted = True

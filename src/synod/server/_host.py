@@ -24,13 +24,17 @@ from synod.storage import FileSystem, RealFileSystem, Store, StoreOptions
 from ._clients import ClientConnection
 from ._config import Config
 from ._disk import DiskEvents, DiskThread
-from ._metrics import Histogram
+from ._metrics import Histogram, Latency
 from ._peers import PeerConnection
+from ._words import ClientLine
 
 logger = logging.getLogger("synod.server")
 
 GREETING_S: Final = 10.0
 """A connection whose connect request is not whole after this long is closed."""
+
+PING_BYTES: Final = 12
+"""A ping alone: its answer waits for those of others on purpose, and is no measure of the service."""
 
 SWEEP_S: Final = 1.0
 ABUSE_LOG_S: Final = 10.0
@@ -120,8 +124,10 @@ class Host(DiskEvents):
         self._abuse: dict[str, float] = {}
         self._stopped = False
         self.has_room = True
-        self.received = 0
-        self.sent = 0
+        self._started_at = monotonic()
+        self._timed = 0
+        self._timed_at = 0
+        self.latency = Latency()
         self.elections: dict[str, int] = {}
         self.sync_seconds = Histogram((0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.2, 1.0))
         self.sync_writes = Histogram((1, 2, 4, 8, 16, 64))
@@ -224,7 +230,9 @@ class Host(DiskEvents):
             client = self._clients.get(conn)
             if client is not None and client.transport is not None:
                 client.transport.write(data)
-                self.sent += 1
+                if conn == self._timed:
+                    self._timed = 0
+                    self.latency.observe(monotonic() - self._timed_at)
         for conn, _reason in ready.client_closes:
             client = self._clients.get(conn)
             if client is not None and client.transport is not None:
@@ -282,8 +290,10 @@ class Host(DiskEvents):
 
     def client_data(self, conn: int, data: bytes) -> None:
         """Bytes of a client."""
-        self.received += 1
-        self.replica.client_data(conn, data, monotonic())
+        now = monotonic()
+        if not self._timed and len(data) != PING_BYTES:
+            self._timed, self._timed_at = conn, now
+        self.replica.client_data(conn, data, now)
         if not self._flush_due:
             self.poke()
 
@@ -291,6 +301,8 @@ class Host(DiskEvents):
         """A client's connection is gone."""
         if self._clients.pop(client.conn, None) is None:
             return
+        if client.conn == self._timed:
+            self._timed = 0
         left = self._per_address[client.address] - 1
         if left:
             self._per_address[client.address] = left
@@ -429,6 +441,8 @@ class Host(DiskEvents):
         """What `/status`, the metrics and the four-letter words are made of."""
         replica = self.replica
         tree = replica.tree
+        front = replica.front
+        outstanding = sum(c.outstanding for c in front.connections.values())
         return {
             **replica.status(),
             "znodes": tree.znodes,
@@ -441,10 +455,21 @@ class Host(DiskEvents):
             "readable": replica.can_read,
             "abstaining": not self.has_room,
             "voters": len(replica.configuration.voters),
-            "outstanding": sum(c.outstanding for c in replica.front.connections.values()),
-            "received": self.received,
-            "sent": self.sent,
+            "outstanding": outstanding,
+            "received": front.received,
+            "sent": front.received - outstanding + front.events,
+            "latency": self.latency,
+            "uptime_ms": (monotonic() - self._started_at) // MILLISECOND,
         }
+
+    def clients(self) -> list[ClientLine]:
+        """What `stat` says of each connection."""
+        connections = self.replica.front.connections
+        return [
+            ClientLine(client.address, client.port, c.session != 0, c.outstanding, c.received)
+            for conn, client in self._clients.items()
+            if (c := connections.get(conn)) is not None
+        ]
 
 
 def _seeded() -> Rng:

@@ -5,10 +5,18 @@ Ref: Apache ZooKeeper 3.8 administrator's guide, "The Four Letter Words".
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import platform
+import pwd
+import resource
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from synod import __version__
+
+from ._metrics import Latency
 
 ANSWERED: Final = frozenset({b"ruok", b"srvr", b"mntr", b"stat", b"isro", b"envi"})
 REFUSED: Final = frozenset(
@@ -31,13 +39,33 @@ REFUSED: Final = frozenset(
 SPOKEN_VERSION: Final = "3.8.0"
 """The version of the protocol that we speak, where a client parses one out of `envi` or `srvr`."""
 
+VERSION: Final = f"{SPOKEN_VERSION}-synod-{__version__}"
 
-def answer(word: bytes, status: Mapping[str, object]) -> bytes:
+
+@dataclass(frozen=True, slots=True)
+class ClientLine:
+    """One connection, as `stat` lists it.
+
+    Args:
+        attached: whether it has a session.
+        queued: requests without an answer yet.
+        received: requests that came.
+    """
+
+    address: str
+    port: int
+    attached: bool
+    queued: int
+    received: int
+
+
+def answer(word: bytes, status: Mapping[str, object], clients: Sequence[ClientLine]) -> bytes:
     """What the server says to a word; the connection is closed after it.
 
     Args:
         word: four bytes, of `ANSWERED` or `REFUSED`.
         status: as `Host.status` gives it.
+        clients: who is connected.
     """
     if word == b"ruok":
         return b"imok"
@@ -46,36 +74,26 @@ def answer(word: bytes, status: Mapping[str, object]) -> bytes:
     if word not in ANSWERED:
         return f"{word.decode()} is not executed because it is not in the whitelist.\n".encode()
     if word == b"envi":
-        return _lines(
-            {"zookeeper.version": f"{SPOKEN_VERSION}-synod-{__version__}, built on python"}, "=", "Environment:"
-        )
+        return _lines(_environment(), "=", "Environment:")
     if not status["readable"]:
         return b"This ZooKeeper instance is not currently serving requests\n"
     mode = {"leader": "leader", "follower": "follower"}.get(str(status["role"]), "observer")
     if status["voters"] == 1:
         mode = "standalone"
     if word == b"mntr":
-        return _lines(
-            {
-                "zk_version": f"{SPOKEN_VERSION}-synod-{__version__}",
-                "zk_server_state": mode,
-                "zk_num_alive_connections": status["connections"],
-                "zk_outstanding_requests": status["outstanding"],
-                "zk_znode_count": status["znodes"],
-                "zk_watch_count": status["watches"],
-                "zk_ephemerals_count": status["ephemerals"],
-                "zk_approximate_data_size": status["data_bytes"],
-                "zk_packets_received": status["received"],
-                "zk_packets_sent": status["sent"],
-                "synod_applied_slot": status["applied_slot"],
-                "synod_sessions": status["sessions"],
-            },
-            "\t",
+        return _lines(_monitored(status, mode), "\t")
+    head = f"Zookeeper version: {VERSION}, built on python\n"
+    if word == b"stat":
+        head += "Clients:\n" + "".join(
+            f" /{c.address}:{c.port}[{int(c.attached)}]"
+            f"(queued={c.queued},recved={c.received},sent={c.received - c.queued})\n"
+            for c in clients
         )
-    head = f"Zookeeper version: {SPOKEN_VERSION}-synod-{__version__}, built on python\n"
-    clients = "Clients:\n\n" if word == b"stat" else ""
+        head += "\n"
+    latency = status["latency"]
+    assert isinstance(latency, Latency)
     body = {
-        "Latency min/avg/max": "0/0.0/0",
+        "Latency min/avg/max": f"{latency.min // 1000}/{latency.mean / 1000:.4g}/{latency.max // 1000}",
         "Received": status["received"],
         "Sent": status["sent"],
         "Connections": status["connections"],
@@ -84,7 +102,60 @@ def answer(word: bytes, status: Mapping[str, object]) -> bytes:
         "Mode": mode,
         "Node count": status["znodes"],
     }
-    return (head + clients).encode() + _lines(body, ": ")
+    return head.encode() + _lines(body, ": ")
+
+
+def _monitored(status: Mapping[str, object], mode: str) -> dict[str, object]:
+    """The keys of `mntr` that monitoring looks for; all begin with `zk_`, since Telegraf takes no others."""
+    latency = status["latency"]
+    assert isinstance(latency, Latency)
+    found: dict[str, object] = {
+        "zk_version": VERSION,
+        "zk_server_state": mode,
+        "zk_avg_latency": f"{latency.mean / 1000:.4f}",
+        "zk_max_latency": latency.max // 1000,
+        "zk_min_latency": latency.min // 1000,
+        "zk_packets_received": status["received"],
+        "zk_packets_sent": status["sent"],
+        "zk_num_alive_connections": status["connections"],
+        "zk_outstanding_requests": status["outstanding"],
+        "zk_znode_count": status["znodes"],
+        "zk_watch_count": status["watches"],
+        "zk_ephemerals_count": status["ephemerals"],
+        "zk_approximate_data_size": status["data_bytes"],
+        "zk_open_file_descriptor_count": sum(1 for _ in Path("/proc/self/fd").iterdir()),
+        "zk_max_file_descriptor_count": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+        "zk_uptime": status["uptime_ms"],
+        "zk_global_sessions": status["sessions"],
+        "zk_synod_applied_slot": status["applied_slot"],
+    }
+    if mode == "leader":
+        peers = status["peers"]
+        assert isinstance(peers, list)
+        found["zk_quorum_size"] = status["voters"]
+        found["zk_learners"] = len(peers)
+        found["zk_synced_followers"] = sum(peer["connected"] for peer in peers)
+    return found
+
+
+def _environment() -> dict[str, object]:
+    system = os.uname()
+    return {
+        "zookeeper.version": f"{VERSION}, built on python",
+        "host.name": system.nodename,
+        "python.version": platform.python_version(),
+        "os.name": system.sysname,
+        "os.arch": system.machine,
+        "os.version": system.release,
+        "user.name": _user(),
+    }
+
+
+def _user() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:  # a container may run a process as a user that it does not name
+        return str(os.geteuid())
 
 
 def _lines(values: Mapping[str, object], between: str, head: str = "") -> bytes:
