@@ -6,6 +6,7 @@ Read `_cell.Cell` for what each operation does; here is only how a thread waits 
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import os
 import ssl
@@ -14,7 +15,7 @@ from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequen
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from synod.base import LocalProtocolError, LockNotAcquired, UserError
+from synod.base import ConnectionLoss, LocalProtocolError, LockNotAcquired, UserError
 from synod.wire import ACL, OPEN_ACL, Stat
 from synod.wire import Change as WireChange
 
@@ -59,6 +60,7 @@ class BlockingCell:
         )
         self._pid = os.getpid()
         self._closed = False
+        self._turn = threading.Lock()  # nothing is begun on the loop once it is being stopped
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="synod-client", daemon=True)
         self._thread.start()
@@ -80,13 +82,18 @@ class BlockingCell:
             raise UserError(
                 "a watcher or listener must not block on its own client; nothing was sent: use another thread"
             )
-        if self._closed or self._pid != os.getpid():
+        if self._pid != os.getpid():  # before the turn, which another thread may have held at the fork
             work.close()
-            reason = "is closed" if self._closed else "was made before a fork; make a new one in the child"
-            raise UserError(f"this client {reason}; nothing was sent")
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+            raise UserError("this client was made before a fork; make a new one in the child; nothing was sent")
+        with self._turn:
+            if self._closed:
+                work.close()
+                raise UserError("this client is closed; nothing was sent")
+            future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
+        except concurrent.futures.CancelledError:
+            raise ConnectionLoss("the client was closed while this waited; it may or may not have happened") from None
         except BaseException:
             future.cancel()
             raise
@@ -100,11 +107,29 @@ class BlockingCell:
         self.close()
 
     def close(self) -> None:
-        """End the session and the thread."""
-        if self._closed or self._pid != os.getpid():
+        """End the session and the thread. Other threads that wait for something get an error."""
+        if self._pid != os.getpid():
             return
-        self.run(self.cell.close())
-        self._stop_loop()
+        with self._turn:
+            if self._closed:
+                return
+            self._closed = True
+            future = asyncio.run_coroutine_threadsafe(self._close(), self._loop)
+        try:
+            future.result()
+        finally:
+            self._stop_loop()
+
+    async def _close(self) -> None:
+        await self.cell.close()
+        # Whatever a thread waits for ends now, by itself or by force: a stopped loop would never wake it.
+        waiting = asyncio.all_tasks() - {asyncio.current_task()}
+        if waiting:
+            _, waiting = await asyncio.wait(waiting, timeout=1.0)
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        await self._loop.shutdown_asyncgens()
 
     def _stop_loop(self) -> None:
         self._closed = True
@@ -167,7 +192,7 @@ class BlockingCell:
             while (change := self.run(_next(changes))) is not None:
                 yield change
         finally:
-            if not self._closed:
+            with contextlib.suppress(UserError):  # a closed client has ended it already
                 self.run(_end(changes))
 
     @property
