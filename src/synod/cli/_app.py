@@ -151,7 +151,13 @@ def _with_cell(hosts: str, timeout: float, work: Callable[[Cell], Awaitable[T]])
 
 
 def _value(value: str | None, file: str | None, *, hexadecimal: bool) -> bytes:
-    """The value that the user means: the argument, standard input for `-`, or a file."""
+    """The value that the user means: the argument, standard input for `-`, or a file.
+
+    Raises:
+        UserError: it cannot be read, or is over the limit of the cell.
+    """
+    from synod.tree import VALUE_BYTES_MAX
+
     if (value is None) == (file is None):
         if value is None:
             return b""
@@ -167,9 +173,14 @@ def _value(value: str | None, file: str | None, *, hexadecimal: bool) -> bytes:
         data = (value or "").encode()
     if hexadecimal:
         try:
-            return bytes.fromhex(data.decode())
+            data = bytes.fromhex(data.decode())
         except ValueError as broken:
             raise UserError(f"--hex wants hexadecimal digits: {broken}") from broken
+    if len(data) > VALUE_BYTES_MAX:
+        raise UserError(
+            f"the value has {len(data)} bytes and the limit is {VALUE_BYTES_MAX}; nothing was sent: "
+            f"store less, or store where it is"
+        )
     return data
 
 

@@ -13,7 +13,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from synod.base import InvariantViolation, NotApplied, OutcomeUnknown, SynodError, UserError
+from synod.base import (
+    BadArguments,
+    InvariantViolation,
+    LocalProtocolError,
+    NotApplied,
+    OutcomeUnknown,
+    SynodError,
+    UserError,
+)
 
 DONE: Final = 0
 REFUSED: Final = 1
@@ -26,7 +34,8 @@ def exit_code(error: BaseException) -> int:
     """The exit code that stands for an error."""
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED
-    if isinstance(error, UserError):
+    if isinstance(error, (UserError, BadArguments, LocalProtocolError)):
+        # A path or a value that no cell would take is a mistake of the one who typed it, whoever noticed.
         return USER
     if isinstance(error, OutcomeUnknown):
         return UNAVAILABLE

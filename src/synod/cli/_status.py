@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from typing import Final
 
 from synod.client import parse_hosts
 
 from ._output import DONE, UNAVAILABLE, print_json
+
+COLUMNS: Final = {
+    "applied_slot": "zk_synod_applied_slot",
+    "znode_count": "zk_znode_count",
+    "sessions": "zk_global_sessions",
+    "num_alive_connections": "zk_num_alive_connections",
+}
+"""What a row holds beside address and state, and how `mntr` calls it; ZooKeeper knows all but the first."""
 
 
 async def ask(host: str, port: int, word: bytes, timeout: float) -> str | None:  # noqa: ASYNC109 -- a user's option
@@ -36,8 +45,8 @@ def show_status(hosts: str, *, timeout: float, as_json: bool) -> int:
         if answer is not None:
             values = dict(line.split("\t", 1) for line in answer.splitlines() if "\t" in line)
             row["state"] = values.get("zk_server_state", "no leader is heard")
-            for name in ("synod_applied_slot", "zk_znode_count", "synod_sessions", "zk_num_alive_connections"):
-                row[name.partition("_")[2]] = values.get(name, "")
+            for column, name in COLUMNS.items():
+                row[column] = values.get(name, "")
         rows.append(row)
     serving = any(row["state"] in ("leader", "standalone") for row in rows) or any(
         row["state"] == "follower" for row in rows
@@ -50,7 +59,7 @@ def show_status(hosts: str, *, timeout: float, as_json: bool) -> int:
 
 
 def _print_table(rows: list[dict[str, str]]) -> None:
-    columns = ["address", "state", "applied_slot", "znode_count", "sessions", "num_alive_connections"]
+    columns = ["address", "state", *COLUMNS]
     titles = ["replica", "state", "applied slot", "znodes", "sessions", "connections"]
     cells = [titles] + [[row.get(column, "") for column in columns] for row in rows]
     widths = [max(len(line[k]) for line in cells) for k in range(len(columns))]

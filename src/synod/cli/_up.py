@@ -17,7 +17,7 @@ from urllib.request import urlopen
 
 from synod.base import UserError
 
-from ._output import DONE, UNAVAILABLE, complain, print_json
+from ._output import DONE, UNAVAILABLE, USER, complain, print_json
 
 START_S: Final = 30.0
 """Longest wait for the first leader."""
@@ -64,8 +64,9 @@ class Up:
         try:
             for i in self._ids():
                 self._start(i)
-            if not self._wait_for_leader():
-                return UNAVAILABLE if not self._told else DONE
+            code = self._wait_for_leader()
+            if code is not None:
+                return code
             self._announce()
             return self._watch()
         finally:
@@ -182,20 +183,22 @@ class Up:
     def _alive(self) -> list[int]:
         return [i for i, process in self._processes.items() if process.poll() is None]
 
-    def _wait_for_leader(self) -> bool:
-        """Wait until a leader serves; False when none can, or when told to stop."""
+    def _wait_for_leader(self) -> int | None:
+        """Wait until a leader serves; an exit code when none can, or when told to stop."""
         until = time.monotonic() + START_S
         while time.monotonic() < until and not self._told:
             for i in self._ids():
-                if self._processes[i].poll() is not None:
+                code = self._processes[i].poll()
+                if code is not None:
                     complain(f"replica {i} did not start: {self._last_words(i)}")
-                    return False
+                    return USER if code == USER else UNAVAILABLE
             if any(self._ready(i) for i in self._ids()):
-                return True
+                return None
             time.sleep(0.02)
-        if not self._told:
-            complain(f"no leader serves after {START_S:g} s; see the logs below {self._data_dir}")
-        return False
+        if self._told:
+            return DONE
+        complain(f"no leader serves after {START_S:g} s; see the logs below {self._data_dir}")
+        return UNAVAILABLE
 
     def _ready(self, i: int) -> bool:
         try:

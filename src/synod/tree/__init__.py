@@ -25,11 +25,13 @@ from ._batch import (
     encode_slice,
     group_header,
 )
+from ._limits import VALUE_BYTES_MAX
 from ._session import Session
 from ._tree import Sink, Tree
 
 __all__ = [
     "FEATURE_LEVEL",
+    "VALUE_BYTES_MAX",
     "Session",
     "Sink",
     "Tree",
