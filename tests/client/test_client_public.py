@@ -236,16 +236,17 @@ def test_threads_that_wait_are_told_when_their_client_is_closed(local_hosts, roo
         cell = synod.BlockingCell(local_hosts)
         told = []
 
-        def wait():
+        def wait(call):
             try:
-                cell.lock(root).acquire()
+                call()
             except SynodError as error:
                 told.append(error)
 
-        threads = [threading.Thread(target=wait, daemon=True) for _ in range(3)]
+        calls = [cell.lock(root).acquire, cell.lock(root).acquire, lambda: cell.run(asyncio.Event().wait())]
+        threads = [threading.Thread(target=wait, args=(call,), daemon=True) for call in calls]
         for thread in threads:
             thread.start()
-        while len(holder.children(root)) < 4:
+        while len(holder.children(root)) < 3:
             pass
         cell.close()
         for thread in threads:

@@ -113,12 +113,11 @@ async def test_what_a_crash_left_behind_lets_nobody_in(local_hosts, client, root
         await cell.close()
     cells = [await client(local_hosts) for _ in range(2)]
     assert await cells[0].children(root) == ["ready"]
-    first = asyncio.create_task(DoubleBarrier(cells[0], root, 2).enter())
-    await wait_for_children(cells[0], root, 2)
-    await wait_until(lambda: len(cells[0]._session.watches) == 1, "the watch")
-    assert not first.done()
-    assert await DoubleBarrier(cells[1], root, 2).enter()
-    assert await first
+    members = [DoubleBarrier(cell, root, 2) for cell in cells]
+    assert not await members[0].enter(timeout=0.2)
+    assert await asyncio.gather(*(member.enter() for member in members)) == [True, True]
+    assert await asyncio.gather(*(member.leave() for member in members)) == [True, True]
+    assert await cells[0].children(root) == []
 
 
 async def test_a_member_that_dies_inside_holds_nobody_back(hosts, client, root):

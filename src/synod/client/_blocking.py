@@ -13,7 +13,7 @@ import ssl
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from synod.base import ConnectionLoss, LocalProtocolError, LockNotAcquired, UserError
 from synod.wire import ACL, OPEN_ACL, Stat
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from synod.recipes import Election, Lock
 
 T = TypeVar("T")
+
+_GRACE_S: Final = 0.5
+"""What waits on a closed client fails by itself within a turn or two of the loop; longer it need not be waited for."""
 
 
 class BlockingCell:
@@ -125,7 +128,7 @@ class BlockingCell:
         # Whatever a thread waits for ends now, by itself or by force: a stopped loop would never wake it.
         waiting = asyncio.all_tasks() - {asyncio.current_task()}
         if waiting:
-            _, waiting = await asyncio.wait(waiting, timeout=1.0)
+            _, waiting = await asyncio.wait(waiting, timeout=_GRACE_S)
         for task in waiting:
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
