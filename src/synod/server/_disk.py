@@ -67,6 +67,7 @@ class DiskThread:
         self._thread = threading.Thread(target=self._run, name="synod-disk", daemon=True)
         self._stopping = False
         self._full = False
+        self._snapshot_dropped = False
         self.log_bytes = store.log_bytes
 
     def start(self) -> None:
@@ -179,12 +180,16 @@ class DiskThread:
         store = self._store
         try:
             if first:
+                self._snapshot_dropped = False
                 store.snapshot_begin(slot)
-            store.snapshot_write(chunk)
-            if last:
-                store.snapshot_commit()
+            if not self._snapshot_dropped:
+                store.snapshot_write(chunk)
+                if last:
+                    store.snapshot_commit()
         except NoSpace as full:
             # A snapshot is a convenience; the log is not. Give the room back and try when the log grows on.
+            # The walk goes on and its other chunks still come: they are for nobody.
+            self._snapshot_dropped = True
             store.snapshot_abort()
             self._say_room(has_room=False, reason=str(full))
         if last:
