@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from synod.base import BALLOT_ZERO, MILLISECOND, SECOND, Ballot, Entry
 from synod.paxos import Durable, Paxos, PaxosMessage, PaxosOptions, TakeOver, Write, decode, encode
@@ -278,8 +278,8 @@ def words(thing: object) -> str:
     if isinstance(thing, Write):
         parts = [f"promise {thing.promised}", f"mark {thing.chosen_mark}", *map(entry_words, thing.entries)]
         return ", ".join(parts)
-    fields = [f"{name} {value_words(getattr(thing, name))}" for name in thing.__slots__]  # type: ignore[attr-defined]
-    return f"{type(thing).__name__} {', '.join(fields)}"
+    said = [f"{f.name} {value_words(getattr(thing, f.name))}" for f in fields(thing)]  # type: ignore[arg-type]
+    return f"{type(thing).__name__} {', '.join(said)}"
 
 
 def entry_words(entry: Entry) -> str:

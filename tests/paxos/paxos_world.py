@@ -11,7 +11,7 @@ import random
 from dataclasses import dataclass, field
 
 from synod.base import BALLOT_ZERO, MILLISECOND, SECOND, Ballot, Entry
-from synod.paxos import Durable, Paxos, PaxosOptions, Promise, Accepted, decode, encode
+from synod.paxos import Accepted, Durable, Paxos, PaxosOptions, Promise, decode, encode
 
 OPTIONS = PaxosOptions(cache_bytes_max=2_000, promise_chunk_bytes_max=200, fetch_bytes_max=200)
 
@@ -222,10 +222,9 @@ class World:
         self.drain(i)
 
     def do_tick(self, i: int) -> None:
-        if i in self.up and i not in self.paused:
-            if self.now >= self.up[i].next_deadline():
-                self.up[i].tick(self.now)
-                self.drain(i)
+        if i in self.up and i not in self.paused and self.now >= self.up[i].next_deadline():
+            self.up[i].tick(self.now)
+            self.drain(i)
         self.at(self.now + 10 * MILLISECOND, "tick", i)
 
     def do_work(self) -> None:
