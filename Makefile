@@ -8,12 +8,13 @@ pip := $(bin)/python -m pip install --quiet --disable-pip-version-check --constr
 
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test check lint types sim mutants bench bench-quick bench-smoke clean
+.PHONY: help demo test check lint types compiled test-compiled sim mutants bench bench-quick bench-smoke clean
 
 help:
 	@echo 'make demo     a cell, three instances of a service, 20,000 requests, two kills and an audit'
 	@echo 'make test     lint, types, layers and the whole test suite (about 6 minutes on 2 cores)'
 	@echo 'make check    the same without the slow tests (about 1 minute)'
+	@echo 'make test-compiled   the tests of the hot rooms on a core compiled by mypyc (needs a C compiler)'
 	@echo 'make sim      some hundred simulated histories with faults (SEEDS=N, JOBS=N)'
 	@echo 'make mutants  break the code on purpose, patch by patch, and see a test fail each time'
 	@echo 'make bench    the cell and its peers in turns on this machine (make bench-quick: 3 minutes)'
@@ -35,6 +36,13 @@ lint: .venv/.tests
 types: .venv/.tests
 	$(bin)/mypy --no-error-summary
 
+# The core compiled by mypyc, in an environment of its own; the other one stays editable and pure.
+hot := $(wildcard src/synod/paxos/*.py src/synod/tree/*.py src/synod/replica/*.py src/synod/wire/*.py)
+compiled: .venv-compiled/.made
+
+test-compiled: .venv-compiled/.made
+	.venv-compiled/bin/python -m pytest --quiet --numprocesses $(WORKERS) tests/wire tests/paxos tests/tree tests/replica tests/sim
+
 SEEDS ?= 300
 JOBS ?= 2
 sim: .venv/.runs
@@ -53,7 +61,7 @@ bench-smoke: .venv/.runs
 	$(bin)/python -m bench --smoke
 
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-compiled .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
 # An environment is made once, and brought up to date only when what it was made from has changed.
 .venv/.made: constraints.txt
@@ -74,4 +82,13 @@ clean:
 .venv/.tests: .venv/.runs
 	@echo 'Installing what the tests need ...'
 	@$(pip) --group test
+	@touch $@
+
+.venv-compiled/.made: .venv/.made pyproject.toml hatch_build.py $(hot)
+	@echo 'Compiling the core: this takes one to two minutes ...'
+	@test -x .venv-compiled/bin/python || $(PYTHON) -m venv .venv-compiled
+	@.venv-compiled/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt pip
+	@.venv-compiled/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --group test
+	@.venv-compiled/bin/python -m pip uninstall --quiet --yes synod
+	@SYNOD_COMPILE=1 .venv-compiled/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt '.[http]'
 	@touch $@

@@ -35,6 +35,9 @@ ZOOKEEPER_NEEDS: Final = (
     "commons-io",
     "commons-cli",
 )
+COMPILED_PYTHON: Final = Path(__file__).parent.parent / ".venv-compiled" / "bin" / "python"
+"""Made by `make compiled`: an environment whose synod has a compiled core."""
+
 SERVES_WITHIN_S: Final = 60.0
 """A JVM on a loaded machine of two cores needs its time."""
 
@@ -368,13 +371,22 @@ class SynodCell(Peer):
         directory: an empty one, its own.
         replicas: how many.
         settings: keys of the configuration, as `{"session.timeout_ms_min": 1000}`.
+        pythons: interpreters that have synod installed; the replicas take them in turn.
     """
 
     name = "synod"
 
-    def __init__(self, directory: Path, replicas: int = 3, *, settings: Mapping[str, object] | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        replicas: int = 3,
+        *,
+        settings: Mapping[str, object] | None = None,
+        pythons: Sequence[str] = (sys.executable,),
+    ) -> None:
         super().__init__(directory, replicas)
         self.settings = settings or {}
+        self.pythons = pythons
         self.http_ports: list[int] = []
 
     def format(self) -> None:
@@ -393,7 +405,7 @@ class SynodCell(Peer):
                 f'[listen]\nclient = "127.0.0.1:{self.ports[i]}"\npeer = "127.0.0.1:{peer_ports[i]}"\n'
                 f'http = "127.0.0.1:{self.http_ports[i]}"\n{peers}'
             )
-            synod = [sys.executable, "-m", "synod"]
+            synod = [self.pythons[i % len(self.pythons)], "-m", "synod"]
             subprocess.run([*synod, "format", str(config)], check=True, stdout=subprocess.DEVNULL)
             self.processes.add([*synod, "serve", str(config), *overrides])
 

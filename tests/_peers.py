@@ -2,6 +2,26 @@
 
 from __future__ import annotations
 
-from bench.peers import Etcd, Peer, Processes, SynodCell, ZooKeeper, four_letter_word, free_ports, zookeeper_command
+from bench.peers import (
+    COMPILED_PYTHON,
+    Etcd,
+    Peer,
+    Processes,
+    SynodCell,
+    ZooKeeper,
+    four_letter_word,
+    free_ports,
+    zookeeper_command,
+)
 
-__all__ = ["Etcd", "Peer", "Processes", "SynodCell", "ZooKeeper", "four_letter_word", "free_ports", "zookeeper_command"]
+__all__ = [
+    "COMPILED_PYTHON",
+    "Etcd",
+    "Peer",
+    "Processes",
+    "SynodCell",
+    "ZooKeeper",
+    "four_letter_word",
+    "free_ports",
+    "zookeeper_command",
+]

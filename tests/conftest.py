@@ -15,6 +15,7 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 import _peers
+from synod.server import is_compiled
 
 hypothesis.settings.register_profile("house", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("house")
@@ -24,6 +25,8 @@ PRESENT: dict[str, Callable[[], bool]] = {
     "etcd": lambda: shutil.which("etcd") is not None,
     "strace": lambda: shutil.which("strace") is not None,
     "root": lambda: os.geteuid() == 0,
+    "compiled": lambda: _peers.COMPILED_PYTHON.exists(),
+    "pure": lambda: not is_compiled(),
 }
 
 
@@ -35,8 +38,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             if PRESENT[name]():
                 continue
             if name in os.environ.get("SYNOD_REQUIRE", "").split(","):
-                pytest.fail(f"{name} is not installed, and SYNOD_REQUIRE demands it", pytrace=False)
-            pytest.skip(f"{name} is not installed")
+                pytest.fail(f"{name} is not here, and SYNOD_REQUIRE demands it", pytrace=False)
+            pytest.skip(f"{name} is not here")
 
 
 class Scheduling(LoadScopeScheduling):

@@ -6,10 +6,14 @@ import os
 import subprocess
 import sys
 
+import pytest
 
-def trace(seed: int, hash_seed: str) -> str:
+from _peers import COMPILED_PYTHON
+
+
+def trace(seed: int, hash_seed: str, python: str = sys.executable) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", "synod", "sim", "--seed", str(seed)],
+        [python, "-m", "synod", "sim", "--seed", str(seed)],
         capture_output=True,
         text=True,
         timeout=100,
@@ -29,3 +33,10 @@ def test_the_same_seed_gives_the_same_trace_in_every_process() -> None:
 def test_another_seed_gives_another_trace() -> None:
     """The hash covers what happened, and does not stand still."""
     assert trace(3, "1") != trace(4, "1")
+
+
+@pytest.mark.requires("compiled")
+def test_the_compiled_core_does_exactly_the_same() -> None:
+    """Compiled and pure replicas are one system: the same seed gives the same trace with either core."""
+    for seed in range(5, 8):
+        assert trace(seed, "1", python=str(COMPILED_PYTHON)) == trace(seed, "1")

@@ -150,6 +150,7 @@ def test_an_empty_multi_is_fine(world: World, me: int) -> None:
     assert world.one(me, multi(1)).results() == []
 
 
+@pytest.mark.requires("pure")  # a compiled module holds its constants fast
 def test_the_number_of_operations_is_bounded(world: World, me: int, monkeypatch) -> None:
     monkeypatch.setattr(multi_module, "MULTI_OPS_MAX", 3)
     assert world.one(me, multi(1, *(op_create(b"/%d" % n) for n in range(4)))).err == -125

@@ -243,6 +243,7 @@ def test_forget_drops_the_connections_watches_only(world: World, me: int, other:
     assert world.tree.watches.recursive == 0
 
 
+@pytest.mark.requires("pure")  # a compiled module holds its constants fast
 def test_watches_of_a_connection_are_bounded(world: World, me: int, other: int, monkeypatch) -> None:
     monkeypatch.setattr(watches_module, "WATCHES_PER_CONNECTION_MAX", 2)
     world.write(me, create(1, b"/a"))
@@ -256,6 +257,7 @@ def test_watches_of_a_connection_are_bounded(world: World, me: int, other: int, 
     assert world.read(other, exists(1, b"/c", watch=True)).err == -101
 
 
+@pytest.mark.requires("pure")  # a compiled module holds its constants fast
 def test_long_paths_are_bounded_too(world: World, me: int, monkeypatch) -> None:
     monkeypatch.setattr(watches_module, "WATCH_BYTES_PER_CONNECTION_MAX", 10)
     assert world.read(me, exists(1, b"/123456789", watch=True)).err == -101

@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from synod.base import Ballot
 from synod.tree import (
     FEATURE_LEVEL,
-    Session,
-    Sink,
     Tree,
     encode_attach,
     encode_auth,
@@ -208,19 +206,9 @@ class Reply:
             found.append((kind, err, body[start:at]))
 
 
-class PlainTree(Tree):
+def PlainTree(**options) -> Tree:  # noqa: N802 - stands for a kind of tree
     """The slow twin: every frame goes the obvious way."""
-
-    __slots__ = ()
-
-    def _apply_slice(
-        self, session: Session, data: bytes, at: int, end: int, out: list[bytes] | None, sink: Sink
-    ) -> None:
-        while at < end:
-            at = self._apply_frame(session, data, at, end, out, sink)
-
-    def read(self, frame: bytes, session: int, conn: int, sink: Sink) -> bytes:
-        return self._reader.answer(frame, session, conn, sink)
+    return Tree(fast=False, **options)
 
 
 class RecordingSink:

@@ -160,12 +160,14 @@ class Tree(State):
     Args:
         zxid: where the counter of a new cell starts; see `State`.
         configuration: the cell's configuration as its canonical bytes; readable at `/zookeeper/config`.
+        fast: False leaves the fast paths out: the slow twin that they are compared with.
     """
 
-    __slots__ = ("_reader", "_writer", "watches")
+    __slots__ = ("_fast", "_reader", "_writer", "watches")
 
-    def __init__(self, *, zxid: int = 0, configuration: bytes = b"") -> None:
+    def __init__(self, *, zxid: int = 0, configuration: bytes = b"", fast: bool = True) -> None:
         super().__init__(zxid=zxid, configuration=configuration)
+        self._fast = fast
         self.watches = Watches(self)
         self._writer = Writer(self, self.watches)
         self._reader = Reader(self, self.watches)
@@ -371,6 +373,10 @@ class Tree(State):
         Handled here, when nothing is unusual: setData, create(2) of a plain or sequential, lasting or
         ephemeral znode, and delete, below znodes that are open to the world. All else goes to `_apply_frame`.
         """
+        if not self._fast:
+            while at < end:
+                at = self._apply_frame(session, data, at, end, out, sink)
+            return
         nodes = self.nodes
         watches = self.watches
         watched = watches.table
@@ -609,7 +615,7 @@ class Tree(State):
             sink: takes the events that setWatches finds missed.
         """
         size = len(frame)
-        if size >= 18:
+        if size >= 18 and self._fast:
             _, xid, op, path_bytes = _HEAD.unpack_from(frame)
             path_end = 16 + path_bytes
             if path_bytes > 0 and path_end + 1 == size:
