@@ -55,6 +55,7 @@ class Cell:
         self.up: dict[int, Paxos] = {}
         self.links: set[frozenset[int]] = set()
         self.cut: set[tuple[int, int]] = set()  # directed links on which messages vanish
+        self.lose: Callable[[int, int, PaxosMessage], bool] = lambda a, b, message: False  # which messages vanish
         self.held: set[int] = set()  # replicas whose disk does not sync
         self.unsynced: dict[int, list[Write]] = {i: [] for i in self.ids}
         self.wire: deque[tuple[int, int, bytes]] = deque()
@@ -153,7 +154,7 @@ class Cell:
         for peer, message in ready.messages:
             self.log.append(f"{i} -> {peer} {words(message)}")
             self.sent.append((i, peer, message))
-            if (i, peer) not in self.cut:
+            if (i, peer) not in self.cut and not self.lose(i, peer, message):
                 self.wire.append((i, peer, encode(message)))
         for entry in ready.chosen:
             self.log.append(f"{i} applies {entry.slot} {entry.value.decode()!r}")
