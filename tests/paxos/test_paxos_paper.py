@@ -35,6 +35,7 @@ from synod.paxos import (
     Slots,
     TakeOver,
 )
+from synod.paxos._paxos import UNCONNECTED_TIMEOUTS_MAX
 
 NOW = SECOND
 THREE = (1, 2, 3)
@@ -529,6 +530,15 @@ def test_a_mark_lasts_for_the_entry_that_comes_later() -> None:
     assert [entry.value for entry in take(paxos, 3, Accept(Ballot(2, 3), 1, 0, 0, b"v")).chosen] == [b"v"]
 
 
+def test_fetched_entries_are_held_as_if_they_had_been_accepted() -> None:
+    """What is held at 5.3 must be reported to whoever asks for promises: so no lower ballot is promised any more."""
+    paxos = replica()
+    ready = take(paxos, 3, Slots(1, 1, False, entries((1, (5, 3), b"v"))))
+    assert [write.promised for write in ready.writes] == [Ballot(5, 3)]
+    sync(paxos, ready)
+    assert answers(take(paxos, 1, Prepare(Ballot(4, 1), 1))) == [Preempted(Ballot(5, 3))]
+
+
 # -- reads -------------------------------------------------------------------------------------------------
 
 
@@ -782,7 +792,8 @@ def test_a_leader_without_its_quorum_is_replaced_though_it_is_heard() -> None:
     cell = Cell(5)
     cell.elect(1)
     cell.only((1, 3), (2, 3), (3, 4), (3, 5))
-    cell.until(cell.leads(3), 4 * SECOND)
+    took = cell.until(cell.leads(3), 4 * SECOND)
+    assert took < UNCONNECTED_TIMEOUTS_MAX * cell.options.election_timeout, "it had not stood down by itself"
     cell.advance(3 * SECOND)
     ballot = cell.up[3].ballot
     cell.advance(5 * SECOND)
