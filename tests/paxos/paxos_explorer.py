@@ -240,12 +240,23 @@ class Explorer:
         return tuple(map(tuple, links))
 
     def prune(self, wire: Wire, states: tuple[int, int, int]) -> Wire:
-        """Without the answers that nobody will ever count: their ballot is past for whoever had raised it."""
+        """Without the answers that nobody will ever count: their ballot is past for whoever had raised it.
+
+        That they are ignored is seen by handing them in, not taken for granted.
+        """
         counting = [self.facts[state]["counting"] for state in states]
         return tuple(
-            tuple(n for n in link if self.answers_to[n] is None or self.answers_to[n] == counting[receiver - 1])
-            for (_, receiver), link in zip(LINKS, wire, strict=True)
+            tuple(
+                number
+                for number in link
+                if self.answers_to[number] in (None, counting[receiver - 1])
+                or not self.ignored(states[receiver - 1], sender, number)
+            )
+            for (sender, receiver), link in zip(LINKS, wire, strict=True)
         )
+
+    def ignored(self, state: int, sender: int, number: int) -> bool:
+        return self.run(state, ("deliver", sender, self.messages[number][2])) == Step(state, (), (), ())
 
     # -- what must hold
 
