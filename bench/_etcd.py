@@ -8,6 +8,7 @@ Ref: RFC 9113 (frames), RFC 7541 appendix A (static header table), gRPC over HTT
 
 from __future__ import annotations
 
+import contextlib
 import random
 import struct
 import time
@@ -197,8 +198,19 @@ class EtcdClient:
         assert isinstance(lease, int)
         self.lease = lease
 
+    def waiting(self) -> bool:
+        """See `Client`."""
+        return bool(self._sent)
+
+    def nudge(self) -> None:
+        """See `Client`: etcd forgets nobody."""
+
     def close(self) -> None:
-        """Close the connection."""
+        """See `Client`; the lease takes its keys along."""
+        with contextlib.suppress(OSError, RuntimeError):
+            self.sock.settimeout(1.0)
+            if self.lease and not self._sent:
+                self.ask("/etcdserverpb.Lease/LeaseRevoke", field(1, self.lease))
         self.sock.close()
 
 

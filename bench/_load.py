@@ -11,12 +11,18 @@ import select
 import socket
 import time
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from types import TracebackType
+from typing import Protocol, Self
 
 RECEIVE_BYTES = 262_144
-CONNECT_S = 10.0
+CONNECT_S = 30.0
+DRAIN_S = 5.0
+NUDGE_S = 0.5
+
+Cost = Callable[[], float]
+"""The CPU seconds that the servers have taken until now."""
 
 
 class Client(Protocol):
@@ -36,6 +42,18 @@ class Client(Protocol):
         """
         ...
 
+    def waiting(self) -> bool:
+        """Whether a request is still without an answer."""
+        ...
+
+    def nudge(self) -> None:
+        """Nothing was answered for `NUDGE_S`: wake a server that forgot this client."""
+        ...
+
+    def close(self) -> None:
+        """Take leave of the server, and close the connection."""
+        ...
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -47,6 +65,7 @@ class Measured:
         p99_us: of a hundred answers one is slower.
         max_us: the slowest.
         generator: share of one core that the generator took.
+        cost_us: CPU time of all servers for one operation; 0 when nobody asked.
     """
 
     rate: float
@@ -54,6 +73,26 @@ class Measured:
     p99_us: float
     max_us: float
     generator: float
+    cost_us: float = 0.0
+
+
+@dataclass(frozen=True)
+class Paced:
+    """What a load at a fixed rate gave.
+
+    Args:
+        rate: acknowledgements a second.
+        gaps: (seconds since the beginning, width in seconds) of the wide gaps between acknowledgements.
+        widest_s: the widest gap of all.
+        max_s: the largest latency.
+        own_pause_s: the longest time for which the generator itself did not look; gaps below it may be its own.
+    """
+
+    rate: float
+    gaps: tuple[tuple[float, float], ...]
+    widest_s: float
+    max_s: float
+    own_pause_s: float
 
 
 def connect(port: int) -> socket.socket:
@@ -63,23 +102,90 @@ def connect(port: int) -> socket.socket:
     return sock
 
 
-def drive(clients: list[Client], pipe: int, warm_s: float, measure_s: float) -> Measured:
+class Load:
+    """Clients under a closed loop; a context manager.
+
+    Args:
+        clients: connected ones.
+        pipe: requests on their way on each.
+    """
+
+    def __init__(self, clients: Sequence[Client], pipe: int) -> None:
+        self._clients = clients
+        self._pipe = pipe
+        self._by_fd = {client.sock.fileno(): client for client in clients}
+        self._poll = select.epoll()
+
+    def __enter__(self) -> Self:
+        for fd in self._by_fd:
+            self._poll.register(fd, select.EPOLLIN)
+        for client in self._clients:
+            client.sock.sendall(b"".join(client.next() for _ in range(self._pipe)))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.drain()
+        self._poll.close()
+
+    def run(self, seconds: float) -> array[float]:
+        """Load for a while; the latencies."""
+        latencies: array[float] = array("d")
+        clock: Callable[[], float] = time.perf_counter
+        by_fd = self._by_fd
+        until = clock() + seconds
+        now = clock()
+        while now < until:
+            ready = self._poll.poll(min(NUDGE_S, until - now))
+            if not ready and now < until - NUDGE_S:
+                for client in self._clients[:3]:
+                    client.nudge()
+            for fd, _ in ready:
+                client = by_fd[fd]
+                data = client.sock.recv(RECEIVE_BYTES)
+                if not data:
+                    raise RuntimeError("the server closed a connection")
+                done = client.take(data, clock(), latencies)
+                if done:
+                    client.sock.sendall(b"".join([client.next() for _ in range(done)]))
+            now = clock()
+        return latencies
+
+    def drain(self) -> None:
+        """Take the answers that are still to come: what is left behind would burden who is measured next."""
+        ignored: array[float] = array("d")
+        until = time.perf_counter() + DRAIN_S
+        while any(client.waiting() for client in self._clients) and time.perf_counter() < until:
+            for fd, _ in self._poll.poll(0.1):
+                client = self._by_fd[fd]
+                data = client.sock.recv(RECEIVE_BYTES)
+                if not data:
+                    return
+                client.take(data, 0.0, ignored)
+
+
+def drive(
+    clients: Sequence[Client], pipe: int, warm_s: float, measure_s: float, *, cost: Cost | None = None
+) -> Measured:
     """Load the clients for `warm_s`, then measure for `measure_s`."""
-    poll = select.epoll()
-    by_fd = {client.sock.fileno(): client for client in clients}
-    for fd in by_fd:
-        poll.register(fd, select.EPOLLIN)
-    for client in clients:
-        client.sock.sendall(b"".join(client.next() for _ in range(pipe)))
-    try:
-        _run(poll, by_fd, warm_s)
-        spent = _cpu()
+    with Load(clients, pipe) as load:
+        load.run(warm_s)
+        spent, theirs = _cpu(), cost() if cost else 0.0
         began = time.perf_counter()
-        latencies = _run(poll, by_fd, measure_s)
+        latencies = load.run(measure_s)
         took = time.perf_counter() - began
-        spent = _cpu() - spent
-    finally:
-        poll.close()
+        spent, theirs = _cpu() - spent, cost() - theirs if cost else 0.0
+    return measured(latencies, took, spent, theirs)
+
+
+def measured(latencies: array[float], took: float, spent: float = 0.0, theirs: float = 0.0) -> Measured:
+    """The figures of one run.
+
+    Raises:
+        RuntimeError: there was no answer.
+    """
     if not latencies:
         raise RuntimeError("no answer came within the measured time")
     ordered = sorted(latencies)
@@ -89,25 +195,54 @@ def drive(clients: list[Client], pipe: int, warm_s: float, measure_s: float) -> 
         p99_us=1e6 * ordered[len(ordered) * 99 // 100],
         max_us=1e6 * ordered[-1],
         generator=spent / took,
+        cost_us=1e6 * theirs / len(ordered),
     )
 
 
-def _run(poll: select.epoll, by_fd: dict[int, Client], seconds: float) -> array[float]:
+def pace(clients: Sequence[Client], rate: float, seconds: float, *, wide_s: float = 0.02) -> Paced:
+    """Send at a fixed rate, whether or not anything is answered, and look for gaps between the answers."""
+    poll = select.epoll()
+    by_fd = {client.sock.fileno(): client for client in clients}
+    for fd in by_fd:
+        poll.register(fd, select.EPOLLIN)
     latencies: array[float] = array("d")
-    clock: Callable[[], float] = time.perf_counter
-    until = clock() + seconds
-    now = clock()
-    while now < until:
-        for fd, _ in poll.poll(min(1.0, until - now)):
-            client = by_fd[fd]
-            data = client.sock.recv(RECEIVE_BYTES)
-            if not data:
-                raise RuntimeError("the server closed a connection")
-            done = client.take(data, clock(), latencies)
-            if done:
-                client.sock.sendall(b"".join([client.next() for _ in range(done)]))
-        now = clock()
-    return latencies
+    gaps: list[tuple[float, float]] = []
+    widest = own_pause = 0.0
+    began = answered = looked = time.perf_counter()
+    sent = turn = 0
+    try:
+        while (now := time.perf_counter()) < began + seconds:
+            own_pause = max(own_pause, now - looked)
+            due = int((now - began) * rate) - sent
+            sent += due
+            while due > 0:
+                share = min(due, 1 + due // len(clients))
+                client = clients[turn % len(clients)]
+                client.sock.sendall(b"".join([client.next() for _ in range(share)]))
+                turn += 1
+                due -= share
+            ready = poll.poll(0.001)
+            looked = time.perf_counter()
+            for fd, _ in ready:
+                client = by_fd[fd]
+                data = client.sock.recv(RECEIVE_BYTES)
+                if not data:
+                    raise RuntimeError("the server closed a connection")
+                now = time.perf_counter()
+                if client.take(data, now, latencies):
+                    if now - answered > wide_s:
+                        gaps.append((answered - began, now - answered))
+                    widest = max(widest, now - answered)
+                    answered = now
+    finally:
+        poll.close()
+    return Paced(
+        rate=len(latencies) / seconds,
+        gaps=tuple(gaps),
+        widest_s=max(widest, began + seconds - answered),
+        max_s=max(latencies, default=seconds),
+        own_pause_s=own_pause,
+    )
 
 
 def _cpu() -> float:

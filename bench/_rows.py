@@ -70,7 +70,7 @@ def clients_of(system: Peer, row: Row) -> Iterator[list[Client]]:
         yield clients
     finally:
         for client in clients:
-            client.sock.close()
+            client.close()
 
 
 def measure(system: Peer, row: Row, *, warm_s: float, measure_s: float) -> Measured:

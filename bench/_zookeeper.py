@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
+import select
 import struct
 import time
 from array import array
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from ._load import RECEIVE_BYTES, connect
+from ._load import NUDGE_S, RECEIVE_BYTES, connect
 
 KEYS: Final = 16
 SESSION_MS: Final = 30_000
 ROOT: Final = "/bench"
-CREATE, DELETE, EXISTS, GET, SET, CHILDREN, SYNC, MULTI = 1, 2, 3, 4, 5, 8, 9, 14
+CREATE, DELETE, EXISTS, GET, SET, CHILDREN, SYNC, PING, MULTI, CLOSE = 1, 2, 3, 4, 5, 8, 9, 11, 14, -11
 NODE_EXISTS: Final = -110
 EPHEMERAL_SEQUENTIAL: Final = 3
 OPEN_ACL: Final = struct.pack(">ii", 1, 31) + b"\0\0\0\5world\0\0\0\6anyone"
 HEAD: Final = struct.Struct(">iiqi")
+
+Script = Iterator[tuple[bytes, bool]]
 
 
 def text(value: str | bytes) -> bytes:
@@ -34,17 +38,18 @@ class ZooKeeperClient:
         port: of the server.
         index: of this client; its nodes are its own.
         value: what it writes.
-        mode: a key of `MODES`.
+        mode: a key of `MODES`, or what to do.
     """
 
-    def __init__(self, port: int, index: int, value: bytes, mode: str) -> None:
+    def __init__(self, port: int, index: int, value: bytes, mode: str | Callable[[ZooKeeperClient], Script]) -> None:
         self.sock = connect(port)
+        self._port = port
         self._index = index
         self._value = value
         self._xid = 0
         self._sent: dict[int, float] = {}
         self._buffer = b""
-        self._script = MODES[mode](self)
+        self._script = MODES[mode](self) if isinstance(mode, str) else mode(self)
         self._steps: dict[int, bool] = {}
         self.answer = b""
         self._greet()
@@ -95,7 +100,7 @@ class ZooKeeperClient:
     # -- before it -------------------------------------------------------------------------------------------
 
     def _greet(self) -> None:
-        self.sock.sendall(struct.pack(">iiqiqi", 44, 0, 0, SESSION_MS, 0, 16) + bytes(16))
+        self.sock.sendall(greeting(SESSION_MS))
         if len(self._frame()) < 36:
             raise RuntimeError("the server gave no session")
 
@@ -119,6 +124,8 @@ class ZooKeeperClient:
 
     def _frame(self) -> bytes:
         while len(self._buffer) < 4 or len(self._buffer) < 4 + struct.unpack_from(">i", self._buffer)[0]:
+            if not select.select([self.sock], [], [], NUDGE_S)[0]:
+                self.nudge()
             data = self.sock.recv(RECEIVE_BYTES)
             if not data:
                 raise RuntimeError("the server closed the connection")
@@ -127,17 +134,36 @@ class ZooKeeperClient:
         frame, self._buffer = self._buffer[4:end], self._buffer[end:]
         return frame
 
+    def waiting(self) -> bool:
+        """See `Client`."""
+        return bool(self._sent)
+
+    def nudge(self) -> None:
+        """ZooKeeper 3.6 to 3.8.0 can forget the request of a lone client until another one's comes.
+
+        Ref: ZOOKEEPER-4537, a wake-up that is lost between two of its threads.
+        """
+        with connect(self._port) as other:
+            other.sendall(greeting(SESSION_MS))
+            other.recv(64)
+            other.sendall(struct.pack(">iii", 8, 1, CLOSE))
+
     def close(self) -> None:
-        """Close the connection."""
+        """See `Client`: a session that is left behind would expire in the middle of another measurement."""
+        with contextlib.suppress(OSError, RuntimeError):
+            self.sock.settimeout(1.0)
+            self.ask(struct.pack(">i", CLOSE))
         self.sock.close()
+
+
+def greeting(timeout_ms: int) -> bytes:
+    """The frame that asks for a session."""
+    return struct.pack(">iiqiqi", 44, 0, 0, timeout_ms, 0, 16) + bytes(16)
 
 
 def create(path: str, value: bytes, flags: int = 0) -> bytes:
     """The body of a create."""
     return struct.pack(">i", CREATE) + text(path) + text(value) + OPEN_ACL + struct.pack(">i", flags)
-
-
-Script = Iterator[tuple[bytes, bool]]
 
 
 def _writes(client: ZooKeeperClient) -> Script:
