@@ -329,17 +329,17 @@ class Paxos:
         if self._reign is not None and len(self.voters) > 1:
             self._reign.handing_over_until = now + HAND_OVER_TIMEOUTS_MAX * self.options.election_timeout
 
-    def abstain(self, abstaining: bool, now: Micros) -> None:
-        """Take no part in ballots while there is no room to write; an acceptor may always be silent."""
+    def abstain(self, abstaining: bool, now: Micros, why: str = "no room to write") -> None:
+        """Take no part in ballots while nothing may be written; an acceptor may always be silent."""
         self._now = now
         if abstaining == self.abstaining:
             return
         self.abstaining = abstaining
-        self._note("disk", "no room to write: abstains" if abstaining else "there is room to write again")
+        self._note("disk", f"{why}: abstains" if abstaining else "votes again")
         if self._reign is not None:
             self._reign.handing_over_until = NEVER if abstaining else None
         elif self._candidacy is not None and abstaining:
-            self._stand_down("there is no room to write")
+            self._stand_down(why)
             self._election.wait(now)
         self.check()
 

@@ -46,9 +46,11 @@ class Acquaintance:
             self._seen[peer] = (incarnation, max(ballot, promised), max(last, slot))
             self.changed = True
 
-    def refusal(self, hello: Hello) -> str | None:
+    def refusal(self, hello: Hello, boot: int = 0) -> str | None:
         """Why a peer's hello shows a forgetful disk, or None.
 
+        `boot` is the latest start of the peer whose requests are applied here: no start counts lower, and one
+        that sent requests had heard a leader, so that it has promised something, in this very moment at least.
         Another, higher incarnation begins anew: it was re-admitted.
         """
         incarnation, ballot, slot = self._seen.get(hello.id, (hello.incarnation, BALLOT_ZERO, 0))
@@ -63,5 +65,11 @@ class Acquaintance:
                 f"replica {hello.id} has forgotten what it had promised or accepted (it shows ballot {hello.promised} "
                 f"and slot {hello.last_slot}, and had shown {ballot} and {slot}): its disk was wiped or rolled back, "
                 f"and it must not vote until it is re-admitted"
+            )
+        if hello.boot < boot or (hello.boot == boot and hello.promised == BALLOT_ZERO):
+            return (
+                f"replica {hello.id} has forgotten that it was there before (it counts {hello.boot} starts, and requests "
+                f"of its start {boot} are applied): its disk was wiped or rolled back, and it must not vote until it "
+                f"is re-admitted"
             )
         return None

@@ -26,7 +26,7 @@ from synod.base import (
     Slot,
     invariant,
 )
-from synod.paxos import Accepted, Durable, Paxos, Promise
+from synod.paxos import Accepted, Durable, Paxos, Probe, Promise
 from synod.paxos import decode as decode_paxos
 from synod.paxos import encode as encode_paxos
 from synod.tree import (
@@ -168,6 +168,11 @@ class Replica:
             rng=rng,
             now=now,
         )
+        # A disk that holds nothing may be a wiped one: see `_admit`.
+        self._fresh = not (recovered.promised > BALLOT_ZERO or recovered.entries or recovered.log_start)
+        self._peers_begun: dict[ReplicaId, None] = {}
+        self._welcomed_by: dict[ReplicaId, None] = {}
+        self._has_room = True
         self.front = Front(origin=id, boot=boot, tree=tree, options=options, draw_secret=draw_secret)
         self.front.on_group_applied = self._group_applied
         self.front.on_group_skipped = self._group_skipped
@@ -216,6 +221,9 @@ class Replica:
         self._snapshot_asks: dict[int, tuple[ReplicaId, SnapshotAsk]] = {}
         self._digest_reported: Slot = tree.digest_slot
         self._ticked_at = now
+        if self._fresh:
+            self.paxos.abstain(True, now, "this disk holds nothing, and may have been wiped")
+            self._admit(now)
 
     # -- inputs: peers -----------------------------------------------------------------------------------
 
@@ -253,16 +261,33 @@ class Replica:
             )
         if hello.id not in self._peers:
             raise RemoteProtocolError(f"replica {hello.id} is no peer of replica {self.id}")
-        reason = self._seen.refusal(hello)
+        reason = self._seen.refusal(hello, self.tree.origins.get(hello.id, (0, 0))[0])
         if reason is not None:
             raise RemoteProtocolError(reason)
+        if hello.promised > BALLOT_ZERO or hello.last_slot:
+            self._peers_begun[hello.id] = None
         return hello
+
+    def _admit(self, now: Micros) -> None:
+        """A replica that starts from nothing votes once it is sure that nobody has its word for anything.
+
+        Whom it gave its word may be the only one who knows it, so all others must have welcomed it: each refuses
+        a peer that shows less than it once did. Only where a quorum starts from nothing, a cell begins.
+        """
+        voters = self.configuration.voters
+        begins = [v for v in voters if v == self.id or (v in self._welcomed_by and v not in self._peers_begun)]
+        if 2 * len(begins) > len(voters) or all(v == self.id or v in self._welcomed_by for v in voters):
+            self._fresh = False
+            if self._has_room:
+                self.paxos.abstain(False, now)
 
     def peer_connected(self, peer: ReplicaId, now: Micros) -> None:
         """The main connection to a peer stands, and its hello was accepted."""
         self._now = now
         self._connected[peer] = None
         self.paxos.connected(peer, now)
+        if self._fresh:
+            self._out.messages.append((peer, encode_paxos(Probe(0)), False))  # its answer says that we are welcome
         if peer == self._forward_to[0]:
             self._doubt()
 
@@ -290,6 +315,9 @@ class Replica:
             elif isinstance(message, Accepted):
                 self._seen.showed(peer, message.ballot, message.slot)
             self._note_heard(peer, now)
+            if self._fresh and peer not in self._welcomed_by:
+                self._welcomed_by[peer] = None
+                self._admit(now)
             self.paxos.step(peer, message, now)
         else:
             self._step_own(peer, decode_message(data), now)
@@ -437,7 +465,9 @@ class Replica:
     def abstain(self, abstaining: bool, now: Micros) -> None:
         """There is no room to write, or there is again: until then this replica takes no part in ballots."""
         self._now = now
-        self.paxos.abstain(abstaining, now)
+        self._has_room = not abstaining
+        if not self._fresh:
+            self.paxos.abstain(abstaining, now)
 
     # -- the cycle ---------------------------------------------------------------------------------------
 
@@ -772,7 +802,7 @@ class Replica:
             return
         for c in list(self.front.connections.values()):
             if now - max(c.opened_at, self._led_at) >= limit:
-                why = "has no room to write" if paxos.abstaining else "hears no leader"
+                why = "may not vote" if self._fresh else "hears no leader" if self._has_room else "has no room to write"
                 self.front.close(c, f"this replica {why}; what is outstanding may or may not happen")
 
     # -- snapshots ---------------------------------------------------------------------------------------
@@ -834,6 +864,11 @@ class Replica:
 
     def _send(self, peer: ReplicaId, message: ReplicaMessage, *, bulk: bool = False) -> None:
         self._out.messages.append((peer, encode_message(message), bulk))
+
+    @property
+    def admitted(self) -> bool:
+        """Whether this replica takes part; one that starts from nothing waits for the others' welcome."""
+        return not self._fresh
 
     @property
     def can_read(self) -> bool:

@@ -1,0 +1,59 @@
+"""A replica whose disk holds nothing: it may be new, and it may be an old one that has forgotten its word."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from synod.sim import Plan, World
+
+CALM = Plan.calm(replicas=3, clients=2)
+
+
+def begun(without: int) -> World:
+    """Two replicas of three have begun a cell; the third was never started."""
+    world = World(7, CALM)
+    for machine in world.machines.values():
+        if machine.id != without:
+            machine.start()
+    world.run(world.now + 3_000_000)
+    return world
+
+
+def test_a_quorum_that_starts_from_nothing_begins_a_cell() -> None:
+    """The first start needs a quorum, as every later one."""
+    world = begun(without=3)
+    assert {m.replica.paxos.role for m in world.machines.values() if m.replica} == {"leader", "follower"}
+
+
+def test_a_new_replica_takes_part_once_all_others_have_welcomed_it() -> None:
+    """Who has nothing on its disk is no different from who lost it, until everybody has looked at it."""
+    world = begun(without=3)
+    machine = world.machines[3]
+    world.machines[1].kill(power_cut=False)
+    machine.start()
+    world.run(world.now + 3_000_000)
+    assert machine.replica is not None
+    assert not machine.replica.admitted
+    assert all(m.replica.paxos.role != "leader" for m in world.machines.values() if m.replica), "two cannot tell"
+    world.machines[1].start()
+    world.run(world.now + 3_000_000)
+    assert machine.replica.admitted
+    assert machine.replica.paxos.leader is not None
+
+
+def test_a_wiped_replica_makes_no_quorum_with_one_that_never_saw_it_vote() -> None:
+    """What it had accepted for the old leader may be chosen, and only that leader would know."""
+    world = World(8, dataclasses.replace(CALM, wipes=True))
+    for machine in world.machines.values():
+        machine.start()
+    world.run(world.now + 3_000_000)
+    leader = next(m.id for m in world.machines.values() if m.replica and m.replica.paxos.role == "leader")
+    wiped, other = (m for m in world.machines.values() if m.id != leader)
+    wiped.wipe()
+    world.machines[leader].kill(power_cut=True)
+    wiped.start()
+    world.run(world.now + 5_000_000)
+    assert wiped.replica is not None
+    assert wiped.replica.paxos.abstaining
+    assert other.replica is not None
+    assert other.replica.paxos.role == "electing"
