@@ -9,7 +9,18 @@ import random
 from collections import deque
 from typing import TYPE_CHECKING
 
-from synod.base import BALLOT_ZERO, Ballot, Configuration, Corruption, Micros, NoSpace, Slot, StorageError, invariant
+from synod.base import (
+    BALLOT_ZERO,
+    Ballot,
+    Configuration,
+    Corruption,
+    DataDirError,
+    Micros,
+    NoSpace,
+    Slot,
+    StorageError,
+    invariant,
+)
 from synod.paxos import Accepted, Promise
 from synod.paxos import decode as decode_paxos
 from synod.replica import (
@@ -31,6 +42,8 @@ if TYPE_CHECKING:
 DIRECTORY = "/data"
 SEGMENT_BYTES = 64 * 1024
 READY_TURNS_MAX = 10_000
+BLOCK = 4096
+SECTOR = 512
 
 Job = DiskWrite | LogRead | SnapshotWrite | SnapshotRead | SnapshotInstall
 
@@ -53,14 +66,25 @@ class Machine:
         self.full_until: Micros = 0
         self.fail_next_sync = False
         self.slow_until: Micros = 0
+        self.unreadable_until: Micros = 0
+        self.misdirects = False
+        self.hurt = False  # its disk was damaged once: at most a minority of machines
+        self.forgetful = False  # its disk was replaced: peers may refuse it
+        self.refused = False  # and one did
+        self.unproved = ""  # the segment whose last group landed elsewhere: no later one shows it yet
+        self.gone: str | None = None  # its process refuses to start from what the disk holds
         self.durable_promised = BALLOT_ZERO
         self.durable: dict[Slot, Ballot] = {}
         self._configuration = configuration
         self._jobs: deque[Job] = deque()
         self._busy: list[Job] = []
         self._full = False
+        self._snapshot_dropped = False
         self._waits_for_room = False
-        format_directory(self.fs, DIRECTORY, Identity(id_, 1, configuration))
+        self._format()
+
+    def _format(self) -> None:
+        format_directory(self.fs, DIRECTORY, Identity(self.id, 1, self._configuration))
 
     # -- clocks --------------------------------------------------------------------------------------------
 
@@ -84,14 +108,32 @@ class Machine:
     # -- life ----------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the process from what the disk holds."""
+        """Start the process from what the disk holds; it may refuse to, for a damaged disk only."""
+        if self.gone is not None:
+            return
+        try:
+            self._start()
+        except (Corruption, DataDirError) as refusal:
+            if not self.hurt or "/data" not in str(refusal):
+                self.world.violated(f"replica {self.id} refuses to start: {refusal}")
+            self.gone = str(refusal)
+            self.world.count("start refused")
+        except StorageError:
+            if self.world.now >= self.unreadable_until:
+                raise
+            self.fs.crash(lambda: True, lambda count: count)
+            self.world.after(self.rng.randrange(100_000, 1_000_000), "restart", self.id)
+
+    def _start(self) -> None:
         self.life += 1
         self._jobs.clear()
         self._busy = []
         self._full = False
         self._waits_for_room = False
         self.fail_next_sync = False
+        self._snapshot_dropped = False
         self.fs.fail = self._fail
+        self.fs.misdirect = self._misdirect if self.world.plan.misdirected else None
         store = self.store = Store.open(
             self.fs,
             DIRECTORY,
@@ -104,6 +146,8 @@ class Machine:
             tree = Tree.restore(store.snapshot_chunks())
         else:
             tree = Tree(configuration=self._configuration.encode())
+        if recovered.unknown:
+            self.world.count("slot unknown")
         self.durable_promised = recovered.promised
         self.durable = {entry.slot: entry.ballot for entry in recovered.entries}
         self.replica = Replica(
@@ -136,16 +180,74 @@ class Machine:
             # The kernel still has what was written: it reaches the disk.
             self.fs.crash(lambda: True, lambda count: count)
         self.store = None
+        if self.unproved:
+            # The last group is not where it belongs, and nothing on this disk can tell: such a disk lies, and no
+            # promise holds for it. It is taken away.
+            self.gone = "its last write is lost without a trace"
+            self.world.count("disk taken away")
         self.world.machine_stopped(self)
 
+    # -- what goes wrong with the disk ---------------------------------------------------------------------
+
+    def wipe(self) -> None:
+        """A new disk, formatted as if nothing had been."""
+        if self.replica is not None:
+            self.kill(power_cut=True)
+        self.fs.wipe()
+        self._format()
+        self.gone = None
+        self.unproved = ""
+        self.durable_promised = BALLOT_ZERO
+        self.forgetful = True
+        self.world.forgotten(self)
+
+    def rot(self) -> str | None:
+        """Flip a bit of something durable; returns what kind of file it was in, None when there is nothing yet."""
+        names = [n for n in self.fs.list_dir(DIRECTORY) if n.endswith((".seg", ".snap"))]
+        if not names:
+            return None
+        path = f"{DIRECTORY}/{self.rng.choice(names)}"
+        data = self.fs.durable_bytes(path)
+        sectors = [at for at in range(0, len(data), SECTOR) if any(data[at : at + SECTOR])]
+        if not sectors:
+            return None
+        start = self.rng.choice(sectors)
+        # The zeros behind what was written are nobody's: damage there does no harm.
+        at = self.rng.choice([k for k, byte in enumerate(data[start : start + SECTOR], start) if byte])
+        self.fs.rot(path, at, 1 << self.rng.randrange(8))
+        return "log" if path.endswith(".seg") else "snapshot"
+
+    def _misdirect(self, path: str, offset: int, length: int) -> int:
+        """Where a write really lands."""
+        if path == self.unproved:
+            self.unproved = ""  # a later group of the segment shows that one is missing
+        if not self.misdirects or not path.endswith((".seg", ".tmp")) or "prepared" in path:
+            return offset
+        blocks = self.fs.size(path) // BLOCK
+        where = self.rng.randrange(max(1, blocks)) * BLOCK
+        if where == offset or (path.endswith(".seg") and where + length > self.fs.size(path)):
+            return offset
+        self.misdirects = False
+        if path.endswith(".seg"):
+            self.unproved = path
+        self.world.count("write misdirected")
+        return where
+
     def _fail(self, operation: str, path: str) -> StorageError | None:
+        if operation == "read" and self.world.now < self.unreadable_until:
+            self.world.count("read error")
+            return StorageError(f"{path}: injected")
         if operation == "sync" and self.fail_next_sync and path.endswith(".seg"):
             self.fail_next_sync = False
             self.world.count("disk error")
             return StorageError(f"{path}: injected")
-        if operation == "write" and self.world.now < self.full_until and path.endswith("prepared.tmp"):
-            self.world.count("disk full")
-            return NoSpace(f"{path}: injected")
+        if operation == "write" and self.world.now < self.full_until and path.endswith(".tmp"):
+            if path.endswith("prepared.tmp"):
+                self.world.count("disk full")
+                return NoSpace(f"{path}: injected")
+            if "snapshot" in path:
+                self.world.count("disk full for a snapshot")
+                return NoSpace(f"{path}: injected")
         return None
 
     # -- inputs --------------------------------------------------------------------------------------------
@@ -314,22 +416,37 @@ class Machine:
             case LogRead(id_, from_slot, bytes_max):
                 replica.log_read(id_, store.read(from_slot, bytes_max), now)
             case SnapshotWrite(slot, chunk, first, last):
-                if first:
-                    store.snapshot_begin(slot)
-                store.snapshot_write(chunk)
+                self._write_snapshot(store, slot, chunk, first=first, last=last)
                 if last:
-                    store.snapshot_commit()
-                    self.world.count("snapshot")
-                    replica.snapshot_saved(slot, store.log_start, now)
+                    replica.snapshot_saved(store.snapshot_slot, store.log_start, now)
             case SnapshotRead(id_, slot, offset, bytes_max):
                 replica.snapshot_read(id_, *store.snapshot_read(slot, offset, bytes_max), now)
             case SnapshotInstall(slot, file, promised):
                 try:
                     store.install_file(slot, file, promised=promised)
                 except Corruption:
+                    self.world.count("snapshot refused")
+                    replica.snapshot_refused(now)
+                except NoSpace:
+                    store.snapshot_abort()
                     replica.snapshot_refused(now)
                 else:
                     self.world.count("snapshot installed")
                     replica.snapshot_installed(slot, store.snapshot_chunks(), now)
             case _:
                 pass
+
+    def _write_snapshot(self, store: Store, slot: Slot, chunk: bytes, *, first: bool, last: bool) -> None:
+        """As the server's disk thread does: without room there is no snapshot this time."""
+        try:
+            if first:
+                self._snapshot_dropped = False
+                store.snapshot_begin(slot)
+            if not self._snapshot_dropped:
+                store.snapshot_write(chunk)
+                if last:
+                    store.snapshot_commit()
+                    self.world.count("snapshot")
+        except NoSpace:
+            self._snapshot_dropped = True
+            store.snapshot_abort()

@@ -2,16 +2,29 @@
 
 A connection is one life of a pair: what was sent in an earlier life never arrives. A cut link first swallows
 what is sent, silently, as a real one does; whether the connection is also seen to close is another matter.
+
+A packet that gets lost is sent again after a while that doubles, and what was sent behind it waits; after some
+times the connection breaks, with everything on it. So a share of lost packets is delays and broken connections.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from synod.base import RemoteProtocolError
+from synod.base import MILLISECOND, Micros, RemoteProtocolError
 
 if TYPE_CHECKING:
+    from ._machine import Machine
     from ._world import World
+
+
+RESEND_AFTER: Final = 200 * MILLISECOND
+"""The least time after which Linux sends a lost packet again."""
+
+RESENDS_MAX: Final = 4
+"""Linux tries for a quarter of an hour; a replica and its peer give up within seconds."""
+
+REPLAY_WITHIN: Final = 2_000 * MILLISECOND
 
 
 class Network:
@@ -25,6 +38,8 @@ class Network:
         self.open: dict[tuple[int, int], None] = {}
         self.cut: dict[tuple[int, int], None] = {}
         self._swallowed: dict[tuple[int, int], None] = {}
+        self.loss_until: Micros = 0
+        self.slow_ways: dict[tuple[int, int], int] = {}
         self._untold: dict[tuple[int, int], None] = {}  # ends that have not learnt yet that it closed
 
     def _pair(self, a: int, b: int) -> tuple[int, int]:
@@ -46,12 +61,7 @@ class Network:
             return
         if (a, b) in self.cut or (b, a) in self.cut:
             return
-        hello_one, hello_two = one.replica.hello(), two.replica.hello()
-        try:
-            one.replica.check_hello(hello_two)
-            two.replica.check_hello(hello_one)
-        except RemoteProtocolError as refusal:
-            self._world.violated(f"replicas {a} and {b} refuse each other: {refusal}")
+        if not (self._greets(one, two) and self._greets(two, one)):
             return
         self.open[pair] = None
         self._life[pair] = self._life.get(pair, 0) + 1
@@ -61,6 +71,22 @@ class Network:
             if machine.replica is not None:
                 machine.replica.peer_connected(peer, machine.now())
                 machine.drain()
+
+    def _greets(self, host: Machine, guest: Machine) -> bool:
+        """Whether a replica talks to another one, that must be refused only if its disk has lost something."""
+        assert host.replica is not None
+        assert guest.replica is not None
+        try:
+            host.replica.check_hello(guest.replica.hello())
+        except RemoteProtocolError as refusal:
+            if not guest.forgetful:
+                self._world.violated(f"replica {host.id} refuses replica {guest.id}: {refusal}")
+            if "forgotten" not in str(refusal):
+                self._world.violated(f"replica {host.id} refuses replica {guest.id} without the reason: {refusal}")
+            guest.refused = True
+            self._world.count("forgetful peer refused")
+            return False
+        return True
 
     def disconnect(self, a: int, b: int) -> None:
         """Close the connection of a pair; both ends learn it, a paused one when it wakes."""
@@ -95,18 +121,31 @@ class Network:
             self._world.count("message cut")
             self._swallowed[pair] = None
             return
-        arrive = max(self._free[a, b], self._world.now + self.delay())
+        wait = self.delay() * self.slow_ways.get((a, b), 1)
+        if self._world.now < self.loss_until:
+            losses = 0
+            while losses <= RESENDS_MAX and self._rng.random() < self._world.plan.loss:
+                wait += RESEND_AFTER << losses
+                losses += 1
+                self._world.count("packet lost")
+            if losses > RESENDS_MAX:
+                self._world.count("connection lost")
+                self.disconnect(a, b)
+                return
+        arrive = max(self._free[a, b], self._world.now + wait)
         self._free[a, b] = arrive
         self._world.at(arrive, "message", a, b, self._life[pair], message)
 
     def heal(self) -> None:
         """Let everything through again; connections that have lost something break now."""
         self.cut.clear()
+        self.slow_ways.clear()
+        self.loss_until = 0
         swallowed, self._swallowed = self._swallowed, {}
         for a, b in swallowed:
             self.disconnect(a, b)
 
-    def deliver(self, a: int, b: int, life: int, message: bytes) -> None:
+    def deliver(self, a: int, b: int, life: int, message: bytes, *, again: bool = False) -> None:
         """A message arrives, if its connection still stands."""
         pair = self._pair(a, b)
         if pair not in self.open or self._life[pair] != life:
@@ -120,7 +159,10 @@ class Network:
         if machine.replica is None:
             return
         if not machine.running:
-            self._world.at(machine.paused_until + 1, "message", a, b, life, message)
+            self._world.at(machine.paused_until + 1, "again" if again else "message", a, b, life, message)
             return
+        if self._world.plan.replay and not again and self._rng.random() < self._world.plan.replay:
+            self._world.count("message replayed")
+            self._world.after(self._rng.randrange(REPLAY_WITHIN), "again", a, b, life, message)
         machine.replica.step(a, message, machine.now())
         machine.drain()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, fields
+from typing import Any
 
 from synod.base import MILLISECOND, Micros
 from synod.paxos import PaxosOptions
@@ -33,6 +34,15 @@ class Plan:
         client_pauses: clients fall silent, long enough to lose their sessions.
         snapshots: snapshots are taken all the time, and logs trimmed behind them.
         hand_overs: leaders are asked to hand over.
+        loss: for a while, up to this share of packets is lost. A stream does not lose a message: its packet is
+            sent again, everything behind it waits, and when it is lost too often the connection breaks.
+        replay: this share of messages between replicas arrives a second time, later, in the same connection.
+            No stream does that; a replica that begins anew after every doubt does.
+        slow_ways: one direction of some links is many times slower than the other.
+        read_errors: the disk cannot read for a while; the process stops and starts again.
+        rot: bits flip in what was durable, in the logs and snapshots of a minority.
+        misdirected: on a minority a write lands somewhere else in its file.
+        wipes: the disks of a minority are replaced by new ones, and formatted as if nothing had been.
     """
 
     replicas: int
@@ -53,6 +63,13 @@ class Plan:
     client_pauses: bool
     snapshots: bool
     hand_overs: bool
+    loss: float
+    replay: float
+    slow_ways: bool
+    read_errors: bool
+    rot: bool
+    misdirected: bool
+    wipes: bool
     in_flight: int
     sequential: bool
     delay: Micros
@@ -90,6 +107,13 @@ class Plan:
             delay=rng.choice((100, 500, 5_000, 20_000)),
             session_timeout_ms=rng.choice((1_500, 4_000)),
             fault_every=rng.choice((150, 500, 1_500)) * MILLISECOND,
+            loss=rng.choice((0.0, 0.0, 0.02, 0.1, 0.3)),
+            replay=rng.choice((0.0, 0.0, 0.02, 0.1, 0.5)),
+            slow_ways=on(0.3),
+            read_errors=on(0.2),
+            rot=on(0.25),
+            misdirected=on(0.15),
+            wipes=on(0.15),
         )
 
     @property
@@ -104,6 +128,15 @@ class Plan:
             transfer_chunk_bytes=700,
         )
 
+    @classmethod
+    def calm(cls, *, replicas: int = 3, clients: int = 3, keys: int = 2) -> Plan:
+        """Nothing goes wrong; `dataclasses.replace` switches classes on."""
+        nothing: dict[str, Any] = {f.name: False if f.type in ("bool", bool) else 0 for f in fields(cls)}
+        sizes = {"replicas": replicas, "clients": clients, "keys": keys, "in_flight": 1}
+        times = {"delay": 500, "session_timeout_ms": 4_000, "fault_every": 500 * MILLISECOND}
+        return cls(**{**nothing, **sizes, **times})
+
     def switched_on(self) -> list[str]:
         """The names of the fault classes that are on."""
-        return [f.name for f in fields(self) if f.type in ("bool", bool) and getattr(self, f.name) is True]
+        classes = {"loss", "replay", "drift", *(f.name for f in fields(self) if f.type in ("bool", bool))}
+        return sorted(name for name in classes - {"sequential", "long_cuts"} if getattr(self, name))

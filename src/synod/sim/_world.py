@@ -154,6 +154,9 @@ class World:
     def _on_message(self, a: int, b: int, life: int, data: bytes) -> None:
         self.network.deliver(a, b, life, data)
 
+    def _on_again(self, a: int, b: int, life: int, data: bytes) -> None:
+        self.network.deliver(a, b, life, data, again=True)
+
     def _on_closed(self, id_: int, life: int, peer: int) -> None:
         machine = self.machines[id_]
         if machine.life != life or machine.replica is None:
@@ -328,6 +331,12 @@ class World:
                 "client_cuts",
                 "client_pauses",
                 "hand_overs",
+                "loss",
+                "slow_ways",
+                "read_errors",
+                "rot",
+                "misdirected",
+                "wipes",
             )
             if getattr(plan, name)
         ]
@@ -417,6 +426,52 @@ class World:
             machine.replica.hand_over(machine.now())
             machine.drain()
 
+    def _fault_loss(self, _machine: Machine) -> None:
+        self.network.loss_until = self.now + self._faults.randrange(200_000, 4 * SECOND)
+
+    def _fault_slow_ways(self, machine: Machine) -> None:
+        other = self._faults.choice(list(self.machines))
+        if other != machine.id:
+            self.count("slow way")
+            self.network.slow_ways[machine.id, other] = self._faults.randrange(2, 30)
+            self.after(self._faults.randrange(500_000, 4 * SECOND), "fast_again", machine.id, other)
+
+    def _on_fast_again(self, a: int, b: int) -> None:
+        self.network.slow_ways.pop((a, b), None)
+
+    def _fault_read_errors(self, machine: Machine) -> None:
+        machine.unreadable_until = self.now + self._faults.randrange(100_000, 2 * SECOND)
+
+    def _may_hurt(self, machine: Machine) -> bool:
+        """Damage is for a minority: the same one for the whole run, as nobody replaces replicas here."""
+        hurt = sum(1 for other in self.machines.values() if other.hurt)
+        if not machine.hurt and 2 * (hurt + 1) >= len(self.machines):
+            return False
+        machine.hurt = True
+        return True
+
+    def _fault_rot(self, machine: Machine) -> None:
+        if self._may_hurt(machine):
+            where = machine.rot()
+            if where is not None:
+                self.count(f"rot in a {where}")
+                if machine.running and self._faults.random() < 0.6:  # most damage is found at the next start
+                    self._fault_crashes(machine)
+
+    def _fault_misdirected(self, machine: Machine) -> None:
+        if self._may_hurt(machine):
+            machine.misdirects = True
+
+    def _fault_wipes(self, machine: Machine) -> None:
+        if self._may_hurt(machine):
+            self.count("disk wiped")
+            machine.wipe()
+            self.after(self._faults.randrange(20_000, 2 * SECOND), "restart", machine.id)
+
+    def forgotten(self, machine: Machine) -> None:
+        """A machine has a new disk: what it had applied is gone."""
+        self._mark("forgotten", machine.id)
+
     # -- the two phases --------------------------------------------------------------------------------------
 
     def begin(self) -> None:
@@ -429,7 +484,7 @@ class World:
 
     def heal(self) -> None:
         """No more faults; whoever is down comes up."""
-        self._events = [event for event in self._events if event[2] not in ("fault", "heal")]
+        self._events = [event for event in self._events if event[2] not in ("fault", "heal", "fast_again")]
         heapq.heapify(self._events)
         self.network.heal()
         for machine in self.machines.values():
@@ -437,6 +492,8 @@ class World:
             machine.full_until = 0
             machine.slow_until = 0
             machine.fail_next_sync = False
+            machine.unreadable_until = 0
+            machine.misdirects = False
             if machine.replica is None:
                 machine.start()
             self.wake_at(machine, self.now + 1)
@@ -458,20 +515,28 @@ class World:
         self.quiet = True
         while not self._settled():
             if self.now >= until:
-                slots = {m.id: m.replica.tree.slot if m.replica else None for m in self.machines.values()}
+                slots = {m.id: m.replica.tree.slot if m.replica else None for m in self._sound()}
                 self.violated(f"after healing, the replicas do not reach one slot: {slots}")
             self.run(self.now + 50 * MILLISECOND)
         self._compare_states()
 
+    def _sound(self) -> list[Machine]:
+        """The machines that must be there in the end: not those that may not start or vote for what they lost."""
+        return [m for m in self.machines.values() if m.gone is None and not (m.forgetful and self._must_wait(m))]
+
+    def _must_wait(self, machine: Machine) -> bool:
+        """A wiped disk: somebody refuses it, or somebody who might is not there to be asked."""
+        return machine.refused or (machine.replica is not None and not machine.replica.admitted)
+
     def _settled(self) -> bool:
-        replicas = [machine.replica for machine in self.machines.values()]
+        replicas = [machine.replica for machine in self._sound()]
         slots = {replica.tree.slot for replica in replicas if replica is not None}
         marks = {replica.paxos.chosen_mark for replica in replicas if replica is not None}
         return len(slots) == 1 and marks == slots and all(replica is not None for replica in replicas)
 
     def _compare_states(self) -> None:
         digests = {}
-        for machine in self.machines.values():
+        for machine in self._sound():
             if machine.replica is not None:
                 tree = machine.replica.tree
                 tree.check()
@@ -505,7 +570,7 @@ class World:
         for client in self.clients.values():
             for path, operations in client.histories.items():
                 histories.setdefault(path, []).extend(operations)
-        tree = next(machine.replica.tree for machine in self.machines.values() if machine.replica is not None)
+        tree = next(machine.replica.tree for machine in self._sound() if machine.replica is not None)
         for path in sorted(histories):
             node = tree.nodes.get(path.encode())
             value = None if node is None else (node.data or b"")

@@ -69,7 +69,8 @@ class MemoryFile:
         self._alive()
         self._fs.inject("sync", self._path)
         inode = self._inode
-        for offset, data in inode.unsynced:
+        for meant, data in inode.unsynced:
+            offset = meant if self._fs.misdirect is None else self._fs.misdirect(self._path, meant, len(data))
             end = offset + len(data)
             if end > len(inode.durable):
                 inode.durable.extend(bytes(end - len(inode.durable)))
@@ -102,6 +103,9 @@ class MemoryFileSystem:
         """Called with ("read" | "write" | "sync", path); what it returns is raised."""
         self.after: Callable[[], None] | None = None
         """Called after every operation that changes something: a place where power can be lost."""
+        self.misdirect: Callable[[str, int, int], int] | None = None
+        """Called with (path, offset, length) for each write that a sync makes durable; says where it really lands.
+        The kernel's memory still shows it where it was meant to be, until the process ends."""
         self._names: dict[str, _Inode] = {}
         self._durable_names: dict[str, _Inode] = {}
         self._renames: list[tuple[str, str, str, _Inode]] = []
@@ -249,6 +253,14 @@ class MemoryFileSystem:
         inode = self._names[path]
         inode.data[offset] ^= mask
         inode.durable[offset] ^= mask
+
+    def size(self, path: str) -> int:
+        """How long a file is."""
+        return len(self._names[path].data)
+
+    def durable_bytes(self, path: str) -> bytes:
+        """What a file holds on the disk itself."""
+        return bytes(self._names[path].durable)
 
     def wipe(self) -> None:
         """An empty disk was put in."""
