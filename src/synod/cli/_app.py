@@ -404,6 +404,30 @@ def demo(
         raise SystemExit(run(requests=requests, keep=keep, seed=seed, json=as_json, broken=broken))
 
 
+@app.command()
+def torment(
+    seconds: Annotated[float, typer.Option("--seconds", min=1, help="how long things go wrong")] = 60.0,
+    replicas: Annotated[int, typer.Option("--replicas", min=3, max=7, help="how many replicas")] = 3,
+    seed: Annotated[int | None, typer.Option("--seed", help="of the faults and of the clients")] = None,
+    faults: Annotated[str | None, typer.Option("--faults", metavar="NAME,...", help="only these")] = None,
+    cell: Annotated[
+        str | None, typer.Option("--cell", metavar="HOSTS", help="load and judge this cell, and do it no harm")
+    ] = None,
+    history: Annotated[str | None, typer.Option("--history", metavar="FILE", help="keep what clients saw")] = None,
+    check: Annotated[str | None, typer.Option("--check", metavar="FILE", help="judge a kept history")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Kill, stop, cut off and starve real replicas under load, and hold them to every promise.
+
+    Example: synod torment --seconds 60 --replicas 5 --faults kill,pause,partition
+    """
+    with reported():
+        from synod.torment import Options, command
+
+        options = Options(seconds, replicas, seed, faults, cell, history, check, as_json)
+        raise SystemExit(command(options))
+
+
 def main() -> None:
     """The entry point; usage errors end with exit code 2."""
     app()

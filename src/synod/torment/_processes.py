@@ -1,0 +1,295 @@
+"""The replicas of a run, each a process of its own, and everything that can be done to one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import functools
+import json
+import os
+import random
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from synod.base import SynodError
+
+from ._wires import Wires
+
+PORTS: Final = (10_000, 30_000)
+"""Below the range from which the kernel draws the local ends of connections: a replica that comes back must find its
+port free."""
+
+PR_SET_PDEATHSIG: Final = 1
+STATUS_S: Final = 1.0
+STOP_S: Final = 15.0
+DISK_BYTES: Final = 2 << 30
+"""What a small disk in memory has while it is not full."""
+
+SETTINGS: Final = {
+    "session": {"timeout_ms_min": 1_000},
+    "limits": {"snapshot_log_bytes": 1 << 20},
+}
+"""Short sessions, so that some end in every run, and many snapshots."""
+
+
+class NotStarted(SynodError):
+    """A process did not come up."""
+
+
+class Replicas:
+    """A cell below one directory, behind wires.
+
+    Args:
+        directory: an empty one.
+        count: how many.
+        wires: not started yet; each replica gets two places to listen in it.
+        small_disks: these keep their data in a file system of their own, whose size can be changed (needs root).
+    """
+
+    def __init__(self, directory: Path, count: int, wires: Wires, small_disks: Sequence[int] = ()) -> None:
+        self.ids = range(1, count + 1)
+        self.small_disks = tuple(small_disks)
+        self._directory = directory
+        self._running: dict[int, subprocess.Popen[bytes]] = {}
+        self._mounted: list[Path] = []
+        self._expected: set[int] = set()
+        ports = free_ports(3 * count)
+        self._clients = dict(zip(self.ids, ports, strict=False))
+        self._peers = dict(zip(self.ids, ports[count:], strict=False))
+        self._http = dict(zip(self.ids, ports[2 * count :], strict=False))
+        self._fronts: dict[int, int] = {}
+        peer_fronts: dict[int, int] = {}
+        for i in self.ids:
+            for fronts, real, peers in ((self._fronts, self._clients, False), (peer_fronts, self._peers, True)):
+                sock = socket.create_server(("127.0.0.1", 0))
+                fronts[i] = sock.getsockname()[1]
+                wires.listen(sock, i, real[i], peers=peers)
+        self._format(peer_fronts)
+
+    @property
+    def hosts(self) -> str:
+        """Where clients reach the cell, by way of the wires."""
+        return ",".join(f"127.0.0.1:{port}" for port in self._fronts.values())
+
+    def host(self, i: int) -> str:
+        """Where one replica itself listens."""
+        return f"127.0.0.1:{self._clients[i]}"
+
+    def _home(self, i: int) -> Path:
+        return self._directory / f"replica-{i}"
+
+    def _format(self, peer_fronts: dict[int, int]) -> None:
+        from synod.server import load_config
+        from synod.storage import Identity, RealFileSystem, format_directory
+
+        cell_id = secrets.token_hex(16)
+        peers = "".join(f'[[peers]]\nid = {i}\naddress = "127.0.0.1:{port}"\n' for i, port in peer_fronts.items())
+        settings = "".join(
+            f"[{section}]\n" + "".join(f"{key} = {value}\n" for key, value in keys.items())
+            for section, keys in SETTINGS.items()
+        )
+        for i in self.ids:
+            home = self._home(i)
+            home.mkdir(mode=0o700, parents=True)
+            if i in self.small_disks:
+                (home / "disk").mkdir()
+                options = f"size={DISK_BYTES},mode=0700"
+                subprocess.run(["mount", "-t", "tmpfs", "-o", options, "synod", str(home / "disk")], check=True)
+                self._mounted.append(home / "disk")
+            data = "disk/data" if i in self.small_disks else "data"
+            config = home / "synod.toml"
+            config.write_text(
+                f'id = {i}\ncell_id = "{cell_id}"\ndata_dir = "{data}"\n[listen]\nclient = "{self.host(i)}"\n'
+                f'peer = "127.0.0.1:{self._peers[i]}"\nhttp = "127.0.0.1:{self._http[i]}"\n{settings}{peers}'
+            )
+            loaded = load_config(str(config))
+            format_directory(RealFileSystem(), loaded.data_dir, Identity(i, 1, loaded.configuration))
+
+    # -- one replica ---------------------------------------------------------------------------------------
+
+    def start(self, i: int) -> None:
+        """Run it, or run it again; from the main thread, since the child lives no longer than the thread."""
+        self._expected.discard(i)
+        with (self._home(i) / "log").open("ab") as log:
+            self._running[i] = subprocess.Popen(
+                [sys.executable, "-m", "synod", "serve", str(self._home(i) / "synod.toml")],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C is for us: we stop them in order
+                preexec_fn=functools.partial(_killed_with, os.getpid()),
+            )
+
+    def pid(self, i: int) -> int:
+        """Its process id."""
+        return self._running[i].pid
+
+    def running(self, i: int) -> bool:
+        """Whether its process is there."""
+        return i in self._running and self._running[i].poll() is None
+
+    def kill(self, i: int) -> None:
+        """SIGKILL."""
+        self._expected.add(i)
+        self._running[i].kill()
+        self._running[i].wait()
+
+    def pause(self, i: int) -> None:
+        """SIGSTOP."""
+        self._running[i].send_signal(signal.SIGSTOP)
+
+    def resume(self, i: int) -> None:
+        """SIGCONT."""
+        self._running[i].send_signal(signal.SIGCONT)
+
+    def expect_end(self, i: int) -> None:
+        """It may end by itself now."""
+        self._expected.add(i)
+
+    def terminate(self, i: int) -> None:
+        """SIGTERM."""
+        self._expected.add(i)
+        self._running[i].terminate()
+
+    async def wait_ended(self, i: int, seconds: float) -> int | None:
+        """Its exit code; None when it runs on."""
+        until = time.monotonic() + seconds
+        while True:
+            code = self._running[i].poll()
+            if code is not None or time.monotonic() >= until:
+                return code
+            await asyncio.sleep(0.02)
+
+    def ended(self) -> dict[int, int]:
+        """Exit codes of those that ended although nobody made them."""
+        codes = {i: process.poll() for i, process in self._running.items() if i not in self._expected}
+        return {i: code for i, code in codes.items() if code is not None}
+
+    def last_words(self, i: int) -> str:
+        """What it said last."""
+        lines = (self._home(i) / "log").read_text(errors="replace").strip().splitlines()
+        said = [line.removeprefix("synod: ") for line in lines[-40:] if line.startswith("synod: ")]
+        return said[-1] if said else lines[-1] if lines else "nothing"
+
+    # -- its disk ------------------------------------------------------------------------------------------
+
+    def fill_disk(self, i: int) -> bool:
+        """Leave no room on its small disk; whether that could be done."""
+        disk = self._home(i) / "disk"
+        for _ in range(5):
+            found = os.statvfs(disk)
+            used = (found.f_blocks - found.f_bfree) * found.f_frsize
+            if self._resize(disk, used):
+                return True
+        return False
+
+    def empty_disk(self, i: int) -> None:
+        """Give it room again."""
+        self._resize(self._home(i) / "disk", DISK_BYTES)
+
+    def _resize(self, disk: Path, size: int) -> bool:
+        command = ["mount", "-o", f"remount,size={size}", str(disk)]
+        return subprocess.run(command, check=False, stderr=subprocess.DEVNULL).returncode == 0
+
+    # -- what they say -------------------------------------------------------------------------------------
+
+    async def status(self, i: int) -> dict[str, Any] | None:
+        """What `/status` says; None when it does not answer."""
+        body = await self._ask(i, "/status")
+        if body is None:
+            return None
+        found: dict[str, Any] = json.loads(body)
+        return found
+
+    async def ready(self, i: int) -> bool:
+        """Whether it hears a leader with a quorum."""
+        return await self._ask(i, "/readyz") is not None
+
+    async def _ask(self, i: int, path: str) -> bytes | None:
+        writer: asyncio.StreamWriter | None = None
+        try:
+            async with asyncio.timeout(STATUS_S):
+                reader, writer = await asyncio.open_connection("127.0.0.1", self._http[i])
+                writer.write(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+                answer = await reader.read()
+        except (OSError, TimeoutError):
+            return None
+        finally:
+            if writer is not None:
+                writer.transport.abort()
+        head, _, body = answer.partition(b"\r\n\r\n")
+        return body if b" 200 " in head.partition(b"\r\n")[0] else None
+
+    async def leader(self) -> int | None:
+        """Who leads; of two that say so, the one with the higher ballot."""
+        found = await asyncio.gather(*(self.status(i) for i in self.ids if self.running(i)))
+        leading = [status for status in found if status is not None and status["role"] == "leader"]
+        best = max(leading, key=lambda status: tuple(status["ballot"]), default=None)
+        return None if best is None else int(best["id"])
+
+    # -- all of them ---------------------------------------------------------------------------------------
+
+    async def wait_ready(self, seconds: float, ids: Sequence[int] | None = None) -> list[int]:
+        """Wait until each of them, or of all, is ready; those that are not in time."""
+        ids = self.ids if ids is None else ids
+        until = time.monotonic() + seconds
+        while True:
+            found = await asyncio.gather(*(self.ready(i) for i in ids))
+            missing = [i for i, ready in zip(ids, found, strict=True) if not ready]
+            if not missing or time.monotonic() > until:
+                return missing
+            await asyncio.sleep(0.1)
+
+    def stop(self) -> None:
+        """End every process, whatever state it is in, and let go of the disks."""
+        for process in self._running.values():
+            if process.poll() is None:
+                with contextlib.suppress(ProcessLookupError):
+                    process.send_signal(signal.SIGCONT)
+                process.terminate()
+        until = time.monotonic() + STOP_S
+        for process in self._running.values():
+            try:
+                process.wait(timeout=max(0.1, until - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self._running.clear()
+        for disk in self._mounted:
+            subprocess.run(["umount", "-l", disk], check=False, stderr=subprocess.DEVNULL)
+        self._mounted.clear()
+
+
+def _killed_with(parent: int) -> None:
+    """Ask the kernel for SIGKILL when the parent is gone: a replica that is stopped would not hear SIGTERM."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(0)
+
+
+def free_ports(count: int) -> list[int]:
+    """So many free ports of 127.0.0.1.
+
+    Raises:
+        NotStarted: there are none.
+    """
+    found: list[int] = []
+    first = random.Random(time.time_ns() ^ os.getpid()).randrange(*PORTS)
+    for port in range(first, first + 2_000):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        found.append(port)
+        if len(found) == count:
+            return found
+    raise NotStarted(f"there are no {count} free ports on 127.0.0.1 from {first}")

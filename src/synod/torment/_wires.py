@@ -1,0 +1,360 @@
+"""The wires of the cell: a TCP proxy before every replica, in a thread of its own, that can cut, hold and delay.
+
+A wire leads from one replica to another, or from the clients (`CLIENTS`) to a replica and back. Who calls is read
+from the hello, the first message of either kind of peer connection, since all callers dial the same address. A wire
+that is cut holds what comes, as a network that loses packets does for a while; when it is whole again the bytes go
+on, or the connections that crossed it are reset, as after a time-out of TCP.
+
+Read `Wires`, then `_Pair`: two connections that make one. No root needed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+import struct
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from typing import Final, cast
+
+from synod.base import RemoteProtocolError
+from synod.replica import Hello, decode_message
+
+Link = tuple[int, int]
+"""From a replica to a replica."""
+
+CLIENTS: Final = 0
+"""Stands for all clients, as an end of a wire."""
+
+HELD_BYTES_MAX: Final = 256 << 10
+"""What a cut wire takes before the sender's own buffers fill, as the kernel's would."""
+
+HELLO_BYTES_MAX: Final = 1024
+_LENGTH: Final = struct.Struct(">I")
+
+
+class Wires:
+    """The proxy; every method may be called from another thread than its own.
+
+    Args:
+        seed: of the jitter of delays.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        self.rng = random.Random(seed)
+        self.pairs: set[_Pair] = set()
+        self.cuts: Counter[Link] = Counter()
+        self.delays: dict[Link, tuple[float, float]] = {}
+        self.held = 0
+        self._listening: list[tuple[socket.socket, int, int, bool]] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    def listen(self, sock: socket.socket, to: int, port: int, *, peers: bool) -> None:
+        """Lead what is accepted at this bound socket to a replica's port; before `start`."""
+        self._listening.append((sock, to, port, peers))
+
+    def start(self) -> None:
+        """Begin to listen."""
+        ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(ready,), name="wires", daemon=True)
+        self._thread.start()
+        ready.wait()
+
+    def _run(self, ready: threading.Event) -> None:
+        from synod.server import event_loop
+
+        with asyncio.Runner(loop_factory=event_loop()) as runner:
+            runner.run(self._serve(ready))
+
+    async def _serve(self, ready: threading.Event) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._end = asyncio.Event()
+        servers = [
+            await self._loop.create_server(self._front(to, port, peers=peers), sock=sock)
+            for sock, to, port, peers in self._listening
+        ]
+        ready.set()
+        await self._end.wait()
+        for server in servers:
+            server.close()
+        for pair in tuple(self.pairs):
+            pair.abort()
+
+    def _front(self, to: int, port: int, *, peers: bool) -> Callable[[], _End]:
+        return lambda: _Pair(self, to, port, peers=peers).ends[0]
+
+    def stop(self) -> None:
+        """End the thread and every connection."""
+        if self._thread is None or self._loop is None:
+            return
+        self._loop.call_soon_threadsafe(self._end.set)
+        self._thread.join()
+        self._thread = None
+
+    def _do(self, work: Callable[[], None]) -> None:
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(work)
+
+    def cut(self, links: Iterable[Link], *, drop: bool) -> None:
+        """Let nothing through these; `drop` resets the connections that cross them as well."""
+        wanted = frozenset(links)
+
+        def work() -> None:
+            self.cuts.update(wanted)
+            if drop:
+                self._reset(wanted)
+
+        self._do(work)
+
+    def mend(self, links: Iterable[Link], *, drop: bool) -> None:
+        """Undo one `cut` of these; what was held goes on, or is lost together with its connection."""
+        wanted = frozenset(links)
+
+        def work() -> None:
+            self.cuts.subtract(wanted)
+            if drop:
+                self._reset(wanted)
+            for pair in tuple(self.pairs):
+                pair.flow()
+
+        self._do(work)
+
+    def delay(self, links: Iterable[Link], seconds: float, jitter: float) -> None:
+        """Let everything on these arrive later; 0 ends it."""
+        wanted = frozenset(links)
+
+        def work() -> None:
+            for link in wanted:
+                if seconds:
+                    self.delays[link] = (seconds, jitter)
+                else:
+                    self.delays.pop(link, None)
+
+        self._do(work)
+
+    def heal(self) -> None:
+        """No cuts and no delays any more."""
+
+        def work() -> None:
+            self.cuts.clear()
+            self.delays.clear()
+            for pair in tuple(self.pairs):
+                pair.flow()
+
+        self._do(work)
+
+    def _reset(self, links: frozenset[Link]) -> None:
+        for pair in tuple(self.pairs):
+            if pair.link(0) in links or pair.link(1) in links:
+                pair.abort()
+
+
+class _Pair:
+    """A connection from a caller, and the one to the replica called.
+
+    Args:
+        wires: whose.
+        to: the replica called.
+        port: its own.
+        peers: whether replicas call here, who say who they are, or clients, who do not.
+    """
+
+    def __init__(self, wires: Wires, to: int, port: int, *, peers: bool) -> None:
+        self.wires = wires
+        self.to = to
+        self.caller: int | None = None if peers else CLIENTS
+        self._port = port
+        self._greeting = bytearray()
+        self.ends = (_End(self, 0), _End(self, 1))
+        self.ways = (_Way(self, 0), _Way(self, 1))
+        self._dialling: asyncio.Task[None] | None = None
+        self._over = False
+
+    def link(self, way: int) -> Link | None:
+        """The wire that a way takes: 0 is to the replica called, 1 from it."""
+        if self.caller is None:
+            return None
+        return (self.caller, self.to) if way == 0 else (self.to, self.caller)
+
+    def begun(self) -> None:
+        self.wires.pairs.add(self)
+        if self.caller is not None:
+            self._dial()
+
+    def _dial(self) -> None:
+        self._dialling = asyncio.get_running_loop().create_task(self._connect())
+
+    async def _connect(self) -> None:
+        try:
+            await asyncio.get_running_loop().create_connection(lambda: self.ends[1], "127.0.0.1", self._port)
+        except OSError:
+            self.abort()
+            return
+        if self._over:
+            self.abort()
+        self.flow()
+
+    def received(self, side: int, data: bytes) -> None:
+        way = self.ways[side]
+        if self.caller is not None:
+            way.take(data)
+            return
+        self._greeting += data
+        caller = self._who()
+        if caller is not None:
+            self.caller = caller
+            way.take(bytes(self._greeting))
+            self._dial()
+
+    def _who(self) -> int | None:
+        if len(self._greeting) < _LENGTH.size:
+            return None
+        (length,) = _LENGTH.unpack_from(self._greeting)
+        if length > HELLO_BYTES_MAX:
+            self.abort()
+            return None
+        if len(self._greeting) < _LENGTH.size + length:
+            return None
+        try:
+            hello = decode_message(bytes(self._greeting[_LENGTH.size + 1 : _LENGTH.size + length]))
+        except RemoteProtocolError:
+            hello = None
+        if not isinstance(hello, Hello):
+            self.abort()
+            return None
+        return hello.id
+
+    def flow(self) -> None:
+        """Pass on what may go now."""
+        for way in self.ways:
+            way.flow()
+
+    def abort(self) -> None:
+        self._over = True
+        self.wires.pairs.discard(self)
+        if self._dialling is not None:
+            self._dialling.cancel()
+        for end in self.ends:
+            if end.transport is not None:
+                end.transport.abort()
+
+
+class _End(asyncio.Protocol):
+    def __init__(self, pair: _Pair, side: int) -> None:
+        self._pair = pair
+        self._side = side
+        self.transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        sock = transport.get_extra_info("socket")
+        if sock is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self._side == 0:
+            self._pair.begun()
+
+    def data_received(self, data: bytes) -> None:
+        self._pair.received(self._side, data)
+
+    def eof_received(self) -> bool:
+        """The other end is told once it has all that came before."""
+        self._pair.ways[self._side].end()
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        # A reset does not cross a wire that is cut: the other end finds out by itself, or when it is whole again.
+        self._pair.ways[self._side].end(reset=exc is not None)
+
+    def pause_writing(self) -> None:
+        self._pair.ways[1 - self._side].slow(True)
+
+    def resume_writing(self) -> None:
+        self._pair.ways[1 - self._side].slow(False)
+
+
+class _Way:
+    """One direction of a pair: bytes in order, each with the time before which it does not arrive."""
+
+    def __init__(self, pair: _Pair, source: int) -> None:
+        self._pair = pair
+        self._source = source
+        self._waiting: deque[tuple[float, bytes]] = deque()
+        self._bytes = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._slow = False
+        self._ended = False
+        self._reading = True
+
+    def take(self, data: bytes) -> None:
+        link = self._pair.link(self._source)
+        assert link is not None
+        wires = self._pair.wires
+        due = 0.0
+        if link in wires.delays:
+            seconds, jitter = wires.delays[link]
+            due = asyncio.get_running_loop().time() + seconds + wires.rng.random() * jitter
+        if wires.cuts[link] > 0:
+            wires.held += 1
+        self._waiting.append((due, data))
+        self._bytes += len(data)
+        self.flow()
+
+    def end(self, *, reset: bool = False) -> None:
+        self._ended = True
+        if reset:
+            # What waits was lost with the connection.
+            self._waiting.clear()
+            self._bytes = 0
+        self.flow()
+
+    def slow(self, slow: bool) -> None:
+        self._slow = slow
+        self.flow()
+
+    def flow(self) -> None:
+        link = self._pair.link(self._source)
+        target = self._pair.ends[1 - self._source].transport
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        cut = link is not None and self._pair.wires.cuts[link] > 0
+        if target is not None and target.is_closing():
+            self._waiting.clear()
+            self._bytes = 0
+        elif not cut and not self._slow and target is not None:
+            now = asyncio.get_running_loop().time()
+            while self._waiting and self._waiting[0][0] <= now:
+                data = self._waiting.popleft()[1]
+                self._bytes -= len(data)
+                target.write(data)
+            if self._waiting:
+                self._timer = asyncio.get_running_loop().call_at(self._waiting[0][0], self.flow)
+        self._pace()
+        if self._ended and not self._waiting and not cut and not self._slow:
+            if target is None:
+                self._pair.abort()
+            else:
+                self._close(target)
+
+    def _close(self, target: asyncio.Transport) -> None:
+        target.close()
+        source = self._pair.ends[self._source].transport
+        if source is not None:
+            source.close()
+        self._pair.wires.pairs.discard(self._pair)
+
+    def _pace(self) -> None:
+        """Stop reading what could not be passed on."""
+        source = self._pair.ends[self._source].transport
+        if source is None or source.is_closing():
+            return
+        reading = self._bytes <= HELD_BYTES_MAX
+        if reading != self._reading:
+            self._reading = reading
+            if reading:
+                source.resume_reading()
+            else:
+                source.pause_reading()
