@@ -34,6 +34,17 @@ def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
     return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
 
 
+def frames(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """(kind, flags, payload) of the whole frames in what was received."""
+    at = 0
+    while len(data) - at >= 9:
+        length = int.from_bytes(data[at : at + 3], "big")
+        if len(data) - at - 9 < length:
+            return
+        yield data[at + 3], data[at + 4], data[at + 9 : at + 9 + length]
+        at += 9 + length
+
+
 def field(number: int, value: bytes | int) -> bytes:
     """A protobuf field."""
     if isinstance(value, int):
@@ -96,10 +107,10 @@ class EtcdClient:
         port: of the server.
         index: of this client; its keys are its own.
         value: what it writes.
-        mode: a key of `MODES`.
+        mode: a key of `MODES`, or what to do.
     """
 
-    def __init__(self, port: int, index: int, value: bytes, mode: str) -> None:
+    def __init__(self, port: int, index: int, value: bytes, mode: str | Callable[[EtcdClient], Script]) -> None:
         self.sock = connect(port)
         self._index = index
         self.value = value
@@ -110,7 +121,7 @@ class EtcdClient:
         self._headers: dict[str, bytes] = {}
         self.answer = b""
         self.lease = 0
-        self._script = MODES[mode](self)
+        self._script = MODES[mode](self) if isinstance(mode, str) else mode(self)
         self.sock.sendall(
             PREFACE
             + frame(SETTINGS, 0, 0, struct.pack(">HI", INITIAL_WINDOW, WINDOW))
@@ -121,14 +132,20 @@ class EtcdClient:
         """One of this client's keys."""
         return b"bench/c%04d-%02d" % (self._index, number % KEYS)
 
-    def _request(self, path: str, message: bytes, *, ends: bool) -> bytes:
+    def request(self, path: str, message: bytes, *, stays_open: bool = False) -> bytes:
+        """The frames of one request on a stream of its own; one that stays open is for a stream of answers."""
         self._stream += 2
         block = self._headers.get(path)
         if block is None:
             block = self._headers[path] = header_block(path)
-        self._sent[self._stream] = (time.perf_counter(), ends)
         body = b"\0" + struct.pack(">I", len(message)) + message
-        return frame(HEADERS, END_HEADERS, self._stream, block) + frame(DATA, END_STREAM, self._stream, body)
+        flags = 0 if stays_open else END_STREAM
+        return frame(HEADERS, END_HEADERS, self._stream, block) + frame(DATA, flags, self._stream, body)
+
+    def _request(self, path: str, message: bytes, *, ends: bool) -> bytes:
+        frames = self.request(path, message)
+        self._sent[self._stream] = (time.perf_counter(), ends)
+        return frames
 
     def next(self) -> bytes:
         """See `Client`."""
@@ -181,13 +198,7 @@ class EtcdClient:
 
     def _message(self, data: bytes) -> bytes:
         """The message in the first whole DATA frame."""
-        at = 0
-        while len(data) - at >= 9:
-            length = int.from_bytes(data[at : at + 3], "big")
-            if data[at + 3] == DATA and len(data) - at - 9 >= length:
-                return data[at + 14 : at + 9 + length]
-            at += 9 + length
-        return b""
+        return next((payload[5:] for kind, _, payload in frames(data) if kind == DATA), b"")
 
     def prepare(self) -> None:
         """Write the keys that the load needs, and take a lease."""

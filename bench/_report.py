@@ -36,25 +36,27 @@ def summary(samples: Mapping[str, Sequence[float]]) -> dict[str, float]:
     return {system: median(values) for system, values in samples.items() if values}
 
 
-def ratio(values: Mapping[str, float], *, more_is_better: bool) -> float | None:
-    """The first system's figure against the better of the others; above 1 it is ahead."""
-    ours, *others = values.values()
-    if not others or not ours:
-        return None
-    return ours / max(others) if more_is_better else min(others) / ours
+def ratios(values: Mapping[str, float], ours: Sequence[str], *, more_is_better: bool) -> dict[str, float]:
+    """Each of our figures against the better of the peers'; above 1 it is ahead. Nothing where there is no peer."""
+    peers = [value for name, value in values.items() if name not in ours]
+    if not peers:
+        return {}
+    best = max(peers) if more_is_better else min(peers)
+    found = {name: (values[name], best) if more_is_better else (best, values[name]) for name in ours if name in values}
+    return {name: above / below for name, (above, below) in found.items() if below}
 
 
 def markdown(document: Mapping[str, Any]) -> str:
     """The whole report as a Markdown table."""
-    names = list(document["systems"])
-    head = ["row", *(f"{name}" for name in names), "ratio to the better peer", "p99 ms " + " / ".join(names)]
-    lines = [" | ".join(head), " | ".join(["---"] * len(head))]
+    names, ours = list(document["systems"]), document["ours"]
+    head = ["row", *names, *(f"{name}: better peer" for name in ours), "p99 ms: " + " / ".join(names)]
+    lines = [" | ".join(head), " | ".join(["---"] + ["---:"] * (len(head) - 1))]
     for row in document["rows"]:
         cells = [row["title"]]
         cells += [_figure(row["values"].get(name), row["unit"]) for name in names]
-        cells.append(f"{row['ratio']:.2f}" if row["ratio"] is not None else "-")
-        p99 = row.get("p99_ms") or {}
-        cells.append(" / ".join(f"{p99[name]:.1f}" if name in p99 else "-" for name in names) if p99 else "")
+        cells += [f"{row['ratios'][name]:.2f}" if name in row["ratios"] else "-" for name in ours]
+        p99 = row.get("p99_ms")
+        cells.append(" / ".join(f"{p99[name]:.1f}" for name in names) if p99 else row.get("note", ""))
         lines.append(" | ".join(cells))
     return "\n".join(f"| {line} |" for line in lines)
 
@@ -64,4 +66,4 @@ def _figure(value: float | None, unit: str) -> str:
         return "-"
     if unit == "1/s":
         return f"{value:,.0f}"
-    return f"{value:.3f} {unit}" if unit == "s" else f"{value:.1f} {unit}"
+    return f"{value:.3f} {unit}" if unit in ("s", "cores") else f"{value:.1f} {unit}"
