@@ -10,6 +10,7 @@ Ref: Alagappan et al. 2018 (Protocol-Aware Recovery); Chandra et al. 2007 s5.1.
 from __future__ import annotations
 
 import itertools
+import re
 import struct
 import zlib
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from collections.abc import Callable
 import pytest
 from storage_world import (
     BLOCK,
+    CELL,
     DIRECTORY,
     SECTOR,
     Group,
@@ -34,8 +36,8 @@ from storage_world import (
     zero,
 )
 
-from synod.base import Ballot, Corruption, DataDirError
-from synod.storage import MemoryFileSystem, Store
+from synod.base import Ballot, Configuration, Corruption, DataDirError, Member
+from synod.storage import Identity, MemoryFileSystem, Store, format_directory
 
 GROUPS = (
     Group(Ballot(1, 1), 0, (entry(1, size=700), entry(2)), b"a"),
@@ -382,17 +384,61 @@ def test_a_snapshot_under_another_name_is_not_used() -> None:
     assert (held.snapshot_slot, held.warnings) == (2, (f"{newest} holds the snapshot of slot 2",))
 
 
-def test_two_damaged_snapshots_are_refused_by_name() -> None:
-    """Without a state to start from the replica does not start."""
+def without_state() -> MemoryFileSystem:
+    """A peer's snapshot went over a gap in the log, and now every snapshot is damaged."""
+    source = open_store(memory())
+    write_snapshot(source, 20)
     fs = with_snapshots()
+    store = open_store(fs)
+    store.install_file(20, source.snapshot_read(20, 0, 1 << 20)[0], promised=Ballot(2, 2))
+    store.close()
     for which in (0, 1):
         fs.rot(path_of(fs, "snapshot-", which), 60)
-    with pytest.raises(Corruption, match=r"snapshot-0000000000000004\.snap.*no older one is complete"):
-        open_store(fs)
+    return fs
 
 
-def test_an_older_snapshot_that_the_log_does_not_reach_back_to_is_refused() -> None:
-    """A peer's snapshot went over a gap in the log: behind it the older snapshot does not help."""
+def test_two_damaged_snapshots_are_named_and_what_they_held_is_to_be_learned_again() -> None:
+    """A snapshot holds only what was chosen: the replica has lost no vote, and asks its peers for the state."""
+    fs = without_state()
+    held = open_store(fs).recovered
+    assert (held.snapshot_slot, held.lost_upto) == (0, 20)
+    assert re.search(r"snapshot-0000000000000014\.snap.*no older one is complete", held.warnings[-1])
+
+
+def test_the_only_replica_of_a_cell_with_damaged_snapshots_is_refused() -> None:
+    """There is nobody to ask."""
+    fs = memory()
+    alone = Configuration(CELL, (Member(1, "127.0.0.1:7100"),))
+    fs.wipe()
+    format_directory(fs, DIRECTORY, Identity(1, 1, alone))
+    store = Store.open(fs, DIRECTORY, cell_id=CELL, replica_id=1)
+    write_snapshot(store, 4)
+    store.close()
+    fs.rot(path_of(fs, "snapshot-"), 60)
+    with pytest.raises(Corruption, match=r"snapshot-0000000000000004\.snap.*no older one is complete.*backup"):
+        Store.open(fs, DIRECTORY, cell_id=CELL, replica_id=1)
+
+
+def test_a_damaged_snapshot_stays_until_a_good_one_reaches_as_far() -> None:
+    """Its name says up to where this replica must not vote: an older state of a peer does not change that."""
+    source = open_store(memory())
+    for slot in (10, 30):
+        write_snapshot(source, slot)
+    fs = without_state()
+    store = open_store(fs)
+    store.install_file(10, source.snapshot_read(10, 0, 1 << 20)[0], promised=Ballot(2, 2))
+    store.close()
+    held = open_store(fs.copy()).recovered
+    assert (held.snapshot_slot, held.lost_upto) == (10, 20)
+    store = open_store(fs)
+    store.install_file(30, source.snapshot_read(30, 0, 1 << 20)[0], promised=Ballot(2, 2))
+    store.close()
+    held = open_store(fs).recovered
+    assert (held.snapshot_slot, held.lost_upto, held.warnings) == (30, 0, ())
+
+
+def test_an_older_snapshot_that_the_log_does_not_reach_back_to_is_not_the_whole_state() -> None:
+    """A peer's snapshot went over a gap in the log: what lies in the gap is to be learned again."""
     source = open_store(memory())
     write_snapshot(source, 20)
     fs = with_snapshots()
@@ -401,8 +447,9 @@ def test_an_older_snapshot_that_the_log_does_not_reach_back_to_is_refused() -> N
     store.close()
     assert open_store(fs.copy()).recovered.snapshot_slot == 20
     fs.rot(path_of(fs, "snapshot-"), 60)
-    with pytest.raises(Corruption, match=r"snapshot-0000000000000014\.snap.*no older one is complete"):
-        open_store(fs)
+    held = open_store(fs).recovered
+    assert held.lost_upto == 20
+    assert re.search(r"snapshot-0000000000000014\.snap.*no older one is complete", held.warnings[-1])
 
 
 def test_a_damaged_snapshot_of_a_peer_changes_nothing() -> None:

@@ -89,6 +89,14 @@ class Candidacy:
         """The highest chosen mark among the promises, and who has it: nothing is proposed at or below it."""
         return max((answer.mark, peer) for peer, answer in self.answers.items() if answer.complete)
 
+    def undecidable(self, mark: Slot) -> tuple[Slot, list[ReplicaId]] | None:
+        """The first slot past `mark` that too few of a quorum know, and whose records of it are damaged."""
+        answers = [(peer, answer) for peer, answer in self.answers.items() if answer.complete]
+        for slot in sorted({slot for _, answer in answers for slot in answer.unknown if slot > mark}):
+            if not is_quorum([peer for peer, answer in answers if slot not in answer.unknown], self.voters):
+                return slot, sorted(peer for peer, answer in answers if slot in answer.unknown)
+        return None
+
     def open_slots(self, mark: Slot) -> list[tuple[Slot, bytes]] | None:
         """What must be proposed again past `mark`: per slot the value of the highest ballot reported (P2c).
 

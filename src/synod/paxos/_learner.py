@@ -53,7 +53,7 @@ class Learner:
             self.mark += 1
             self.chosen_bytes += cost(acceptor.entries[self.mark])
         # The mark that the log knew may lie past a record that is rotten: that slot is to be fetched.
-        self.target = max(self.mark, durable.chosen_mark)
+        self.target = max(self.mark, durable.chosen_mark, durable.lost_upto)
         self._told_ballot = BALLOT_ZERO
         self._told_mark: Slot = 0
         self.fetch_from: ReplicaId | None = None

@@ -63,6 +63,8 @@ class Durable:
         chosen_mark: everything up to here was known chosen.
         log_start: everything up to here is only in the snapshot.
         unknown: slots whose record is rotten: something may have been accepted there.
+        lost_upto: everything up to here was chosen and applied here, and part of it is lost with a damaged
+            snapshot: until it is learned again this replica does not vote.
     """
 
     promised: Ballot
@@ -70,6 +72,7 @@ class Durable:
     chosen_mark: Slot
     log_start: Slot
     unknown: frozenset[Slot] = frozenset()
+    lost_upto: Slot = 0
 
 
 @dataclass(frozen=True, slots=True)

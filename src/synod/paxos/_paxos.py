@@ -109,6 +109,9 @@ class Paxos:
         self.voters = voters
         self.options = options
         self.abstaining = False
+        self._lost_upto = durable.lost_upto
+        self._repair_from: ReplicaId = me
+        self._undecidable: tuple[Slot, list[ReplicaId]] | None = None
         self._votes = me in voters
         self._peers = tuple(sorted({*voters, *learners} - {me}))
         self._now = now
@@ -152,6 +155,16 @@ class Paxos:
     def chosen_mark(self) -> Slot:
         """Everything up to here is chosen, and known here."""
         return self._learner.mark
+
+    @property
+    def repairing(self) -> bool:
+        """Whether state that was lost with a damaged snapshot is still being learned again: no votes until then."""
+        return self._learner.mark < self._lost_upto
+
+    @property
+    def unknown(self) -> frozenset[Slot]:
+        """Slots whose record is damaged and not repaired yet."""
+        return frozenset(self._acceptor.unknown)
 
     @property
     def serving(self) -> bool:
@@ -445,17 +458,17 @@ class Paxos:
 
     def _able(self) -> bool:
         """Whether this replica can promise and accept."""
-        return self._votes and not self.abstaining and not self._stalled()
+        return self._votes and not self.abstaining and not self.repairing and not self._stalled()
 
     def _confirms(self) -> bool:
         """Whether its word on what it has promised is evidence for a read."""
-        return self._votes and not self.abstaining and not self._acceptor.unknown
+        return self._votes and not self.abstaining and not self.repairing and not self._acceptor.unknown
 
     # -- acceptor ------------------------------------------------------------------------------------------
 
     def _on_prepare(self, peer: ReplicaId, message: Prepare) -> None:
         """Phase 1b. Ref: Lamport 2001 s2.2 phase 1 (b)."""
-        if self.abstaining or not self._votes or message.ballot.replica != peer:
+        if self.abstaining or self.repairing or not self._votes or message.ballot.replica != peer:
             return
         if not self._promise(message.ballot):
             self._send_durable(peer, Preempted(self._acceptor.promised))
@@ -484,6 +497,9 @@ class Paxos:
     def _on_accept(self, peer: ReplicaId, message: Accept) -> None:
         """Phase 2b. Ref: Lamport 2001 s2.2 phase 2 (b)."""
         if self.abstaining or not self._follow(peer, message.ballot, None):
+            return
+        if self.repairing:
+            self._on_told(peer, message.ballot, message.mark)
             return
         slot, acceptor, learner = message.slot, self._acceptor, self._learner
         held = acceptor.entries.get(slot)
@@ -556,6 +572,10 @@ class Paxos:
         proposals = candidacy.open_slots(self._learner.mark)
         if proposals is not None:
             self._become_leader(candidacy, proposals)
+        elif (found := candidacy.undecidable(self._learner.mark)) is not None and found != self._undecidable:
+            self._undecidable = found
+            who = ", ".join(map(str, found[1]))
+            self._note("disk", f"slot {found[0]} cannot be decided: its record is damaged at too many (replicas {who})")
 
     def _become_leader(self, candidacy: Candidacy, proposals: list[tuple[Slot, bytes]]) -> None:
         """Phase 1 is won: propose what may have been chosen, then whatever the host wants."""
@@ -832,6 +852,15 @@ class Paxos:
             self._phase_one()
         elif self._election.leader is not None:
             self._fetch(self._election.leader)
+        elif self.repairing:
+            self._repair()
+
+    def _repair(self) -> None:
+        """Without a leader, learn from whoever is there: perhaps there is no quorum without this replica."""
+        for peer in sorted(self._connected, key=lambda peer: (peer <= self._repair_from, peer)):
+            self._repair_from = peer
+            self._fetch(peer)
+            return
 
     # -- elections -----------------------------------------------------------------------------------------
 
@@ -851,6 +880,8 @@ class Paxos:
             self._note("election", f"replica {election.leader} was silent")
             election.lose(now, 1)
             self._asks.doubt()
+        if self.repairing and election.leader is None:
+            self._repair()
         if not self._may_stand() or not election.gone(now):
             election.wait(now)
             return

@@ -109,6 +109,9 @@ class Recovered(Protocol):
     @property
     def peers(self) -> bytes: ...
 
+    @property
+    def lost_upto(self) -> Slot: ...
+
 
 class Replica:
     """A replica of a cell.
@@ -163,6 +166,7 @@ class Replica:
                 chosen_mark=recovered.chosen_mark,
                 log_start=recovered.log_start,
                 unknown=recovered.unknown,
+                lost_upto=recovered.lost_upto,
             ),
             applied=tree.slot,
             rng=rng,
@@ -188,7 +192,13 @@ class Replica:
         # What the disk is known to hold, for the hello.
         self._durable_promised = recovered.promised
         self._durable_slot = max(
-            (recovered.snapshot_slot, recovered.log_start, *(e.slot for e in recovered.entries), *recovered.unknown)
+            (
+                recovered.snapshot_slot,
+                recovered.log_start,
+                recovered.lost_upto,
+                *(e.slot for e in recovered.entries),
+                *recovered.unknown,
+            )
         )
         self._writes: deque[tuple[int, Ballot, Slot]] = deque()
         # Whom we send to.
@@ -217,6 +227,8 @@ class Replica:
         self._saving = False
         self._download: Download | None = None
         self._installing: Slot | None = None
+        self._source: ReplicaId | None = None
+        self._bad_sources: dict[ReplicaId, None] = {}
         self._request_id = 0
         self._snapshot_asks: dict[int, tuple[ReplicaId, SnapshotAsk]] = {}
         self._digest_reported: Slot = tree.digest_slot
@@ -418,9 +430,14 @@ class Replica:
         self.paxos.installed(slot, now)
 
     def snapshot_refused(self, now: Micros) -> None:
-        """A peer's snapshot could not be installed (damaged on its way): fetch it again."""
+        """A peer's snapshot could not be installed: fetch it again, from another peer if there is one.
+
+        It may be damaged on that peer's disk, and stay so.
+        """
         self._now = now
         self._installing = None
+        if self._source is not None:
+            self._bad_sources[self._source] = None
 
     # -- inputs: time ------------------------------------------------------------------------------------
 
@@ -832,6 +849,13 @@ class Replica:
     def _want_snapshot(self, peer: ReplicaId, now: Micros) -> None:
         """Our next slot is only in a peer's snapshot: fetch it."""
         if self._installing is None and self._download is None:
+            if peer in self._bad_sources:
+                others = [other for other in self._connected if other not in self._bad_sources]
+                if others:
+                    peer = others[0]
+                else:
+                    self._bad_sources.clear()
+            self._source = peer
             self._download = Download(peer, now)
             self._send(peer, self._download.ask(now), bulk=True)
 
@@ -852,6 +876,8 @@ class Replica:
             return
         if not download.take(chunk):
             self._download = None  # the next fetch tells us again where to ask
+            if self._bad_sources:
+                self._bad_sources[peer] = None  # this one has none, or not any more
         elif download.complete:
             self._download = None
             if download.slot > self.tree.slot:

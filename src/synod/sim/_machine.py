@@ -75,7 +75,7 @@ class Machine:
         self.gone: str | None = None  # its process refuses to start from what the disk holds
         self.durable_promised = BALLOT_ZERO
         self.durable: dict[Slot, Ballot] = {}
-        self._configuration = configuration
+        self.configuration = configuration
         self._jobs: deque[Job] = deque()
         self._busy: list[Job] = []
         self._full = False
@@ -84,7 +84,7 @@ class Machine:
         self._format()
 
     def _format(self) -> None:
-        format_directory(self.fs, DIRECTORY, Identity(self.id, 1, self._configuration))
+        format_directory(self.fs, DIRECTORY, Identity(self.id, 1, self.configuration))
 
     # -- clocks --------------------------------------------------------------------------------------------
 
@@ -137,22 +137,25 @@ class Machine:
         store = self.store = Store.open(
             self.fs,
             DIRECTORY,
-            cell_id=self._configuration.cell_id,
+            cell_id=self.configuration.cell_id,
             replica_id=self.id,
-            options=StoreOptions(segment_bytes=SEGMENT_BYTES),
+            # Where snapshots are taken, logs must be trimmed behind them.
+            options=StoreOptions(segment_bytes=SEGMENT_BYTES // 4 if self.world.plan.snapshots else SEGMENT_BYTES),
         )
         recovered = store.recovered
         if recovered.snapshot_slot:
             tree = Tree.restore(store.snapshot_chunks())
         else:
-            tree = Tree(configuration=self._configuration.encode())
+            tree = Tree(configuration=self.configuration.encode())
         if recovered.unknown:
             self.world.count("slot unknown")
+        if recovered.lost_upto:
+            self.world.count("snapshot lost")
         self.durable_promised = recovered.promised
         self.durable = {entry.slot: entry.ballot for entry in recovered.entries}
         self.replica = Replica(
             id=self.id,
-            configuration=self._configuration,
+            configuration=self.configuration,
             options=self.world.plan.options,
             recovered=recovered,
             tree=tree,
@@ -206,6 +209,11 @@ class Machine:
         names = [n for n in self.fs.list_dir(DIRECTORY) if n.endswith((".seg", ".snap"))]
         if not names:
             return None
+        snapshots = [n for n in names if n.endswith(".snap")]
+        if snapshots and self.rng.random() < 0.5:
+            names = snapshots
+            for name in snapshots if self.rng.random() < 0.5 else ():
+                self.fs.rot(f"{DIRECTORY}/{name}", self.rng.randrange(self.fs.size(f"{DIRECTORY}/{name}")))
         path = f"{DIRECTORY}/{self.rng.choice(names)}"
         data = self.fs.durable_bytes(path)
         sectors = [at for at in range(0, len(data), SECTOR) if any(data[at : at + SECTOR])]

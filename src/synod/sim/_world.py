@@ -236,6 +236,7 @@ class World:
 
     def machine_started(self, machine: Machine) -> None:
         """A process runs: its peers will find it."""
+        self._wakes.pop(machine.id, None)  # that wake was for an earlier life
         self._applied[machine.id] = machine.replica.tree.slot if machine.replica is not None else 0
         for other in self.machines:
             if other != machine.id:
@@ -532,7 +533,8 @@ class World:
         replicas = [machine.replica for machine in self._sound()]
         slots = {replica.tree.slot for replica in replicas if replica is not None}
         marks = {replica.paxos.chosen_mark for replica in replicas if replica is not None}
-        return len(slots) == 1 and marks == slots and all(replica is not None for replica in replicas)
+        repaired = all(r is not None and not r.paxos.unknown and not r.paxos.repairing for r in replicas)
+        return len(slots) == 1 and marks == slots and repaired
 
     def _compare_states(self) -> None:
         digests = {}

@@ -207,7 +207,10 @@ class Log:
             segment.slot_max = max(segment.slot_max, row.slot)
             if row in group.bad:
                 self._places.pop(row.slot, None)
-                self.unknown[row.slot] = f"{segment.path}: the value of slot {row.slot} at offset {row.offset}"
+                self.unknown[row.slot] = (
+                    f"{segment.path}: the value of slot {row.slot} at offset {row.offset} is damaged; "
+                    f"it is asked for at the peers"
+                )
             else:
                 self.unknown.pop(row.slot, None)
                 self._places[row.slot] = _Place(segment, offset, row)

@@ -27,6 +27,10 @@ KEPT: Final = 2
 """A damaged latest snapshot leaves the one before it, and the log that reaches back to that."""
 
 
+class NotOurs(Corruption):
+    """A good snapshot of another cell or a newer version: somebody's mistake, and no damage to be repaired."""
+
+
 class SnapshotWriter:
     """A snapshot on its way to the disk."""
 
@@ -83,9 +87,9 @@ def parse_snapshot(data: bytes, cell_id: bytes, path: str) -> tuple[Slot, list[b
     if magic != _MAGIC or crc != zlib.crc32(data[: _HEADER.size - 4]):
         raise Corruption(f"{path}: the header of this snapshot is damaged")
     if version > FORMAT_VERSION:
-        raise Corruption(f"{path} was written by a newer synod (snapshot format {version})")
+        raise NotOurs(f"{path} was written by a newer synod (snapshot format {version})")
     if cell != cell_id:
-        raise Corruption(f"{path} belongs to the cell {cell.hex()}")
+        raise NotOurs(f"{path} belongs to the cell {cell.hex()}")
     chunks: list[bytes] = []
     at = _HEADER.size
     while True:
@@ -114,6 +118,8 @@ class Snapshots:
         self._cell_id = cell_id
         self._writer: SnapshotWriter | None = None
         self._open: tuple[Slot, File] | None = None
+        self.damaged: set[Slot] = set()
+        """Stored ones that cannot be read; each stays, as a sign of what is lost, until a newer one is good."""
         if fs.exists(join(directory, TEMPORARY)):
             fs.unlink(join(directory, TEMPORARY))
 
@@ -156,6 +162,10 @@ class Snapshots:
         assert writer is not None
         writer.commit()
         self._writer = None
+        self.damaged.discard(writer.slot)
+        if self._open is not None and self._open[0] == writer.slot:
+            self._open[1].close()
+            self._open = None
         return writer.slot
 
     def abort(self) -> None:
@@ -185,13 +195,16 @@ class Snapshots:
         return file.pread(offset, bytes_max), file.size()
 
     def prune(self) -> Slot:
-        """Delete all but the newest; returns the slot of the oldest kept, or 0."""
-        slots = self.slots()
-        for slot in slots[:-KEPT]:
+        """Delete all but the newest good ones; returns the slot of the oldest kept, or 0."""
+        stored = self.slots()
+        slots = [slot for slot in stored if slot not in self.damaged]
+        outdated = [slot for slot in self.damaged.intersection(stored) if slots and slot < slots[-1]]
+        self.damaged.difference_update(outdated)
+        for slot in sorted([*slots[:-KEPT], *outdated]):
             if self._open is not None and self._open[0] == slot:
                 self._open[1].close()
                 self._open = None
             self._fs.unlink(join(self._directory, NAME.format(slot)))
-        if len(slots) > KEPT:
+        if len(slots) > KEPT or outdated:
             self._fs.sync_dir(self._directory)
         return slots[-KEPT] if len(slots) >= KEPT else 0

@@ -16,7 +16,7 @@ from synod.base import Ballot, Corruption, DataDirError, Entry, NoSpace, Slot, S
 from ._files import FileSystem, join
 from ._identity import LOCK, Identity, load_identity, raise_boot_count
 from ._log import Log
-from ._snapshots import NAME, Snapshots, parse_snapshot
+from ._snapshots import NAME, NotOurs, Snapshots, parse_snapshot
 
 SEGMENT_BYTES: Final = 16 << 20
 """Zero-filling and syncing this much takes some ten milliseconds, and it holds four thousand small groups."""
@@ -41,6 +41,8 @@ class Recovered:
         unknown: slots past the snapshot whose record is rotten.
         snapshot_slot: the slot of the snapshot that `snapshot_chunks` gives; 0 without one.
         peers: what the last sync group said about the peers' disks.
+        lost_upto: the state up to here was in a snapshot that is damaged, and what is left does not reach so far.
+        warnings: what is damaged, by file and place.
     """
 
     promised: Ballot
@@ -51,6 +53,7 @@ class Recovered:
     snapshot_slot: Slot
     peers: bytes
     warnings: tuple[str, ...] = ()
+    lost_upto: Slot = 0
 
 
 class Store:
@@ -77,7 +80,7 @@ class Store:
                 segment_bytes=options.segment_bytes,
                 draw_nonce=self._draw_nonce,
             )
-            self._chunks, self.snapshot_slot, warnings = self._best_snapshot()
+            self._chunks, self.snapshot_slot, lost_upto, warnings = self._best_snapshot()
             self.recovered = Recovered(
                 promised=self._log.promised,
                 entries=self._log.entries(self.snapshot_slot),
@@ -87,6 +90,7 @@ class Store:
                 snapshot_slot=self.snapshot_slot,
                 peers=self._log.peers,
                 warnings=(*warnings, *self._log.unknown.values()),
+                lost_upto=lost_upto,
             )
         except BaseException:
             self._lock.close()
@@ -129,26 +133,41 @@ class Store:
         self._nonces += 1
         return (self.boot << 24 | self._nonces).to_bytes(8, "big")
 
-    def _best_snapshot(self) -> tuple[list[bytes], Slot, list[str]]:
-        """The newest good snapshot that the log reaches back to."""
+    def _best_snapshot(self) -> tuple[list[bytes], Slot, Slot, list[str]]:
+        """The newest good snapshot, and up to which slot it and the log do not reach.
+
+        A snapshot holds only what was chosen. So a replica that lost one has lost no vote of its own: it learns
+        that part from its peers again, and until then it knows that it must be silent.
+        """
         slots = self._snapshots.slots()
         warnings: list[str] = []
+        foreign = False
         for slot in reversed(slots):
             try:
                 chunks = self._snapshots.load(slot)
             except Corruption as damage:
+                self._snapshots.damaged.add(slot)
                 warnings.append(str(damage))
+                foreign = foreign or isinstance(damage, NotOurs)
                 continue
-            if slot == slots[-1] or self._log.first_slot(slots[-1]) <= slot + 1:
-                return chunks, slot, warnings
+            break
+        else:
+            slot, chunks = 0, []
         if slots:
-            raise Corruption(f"{warnings[0]}, and no older one is complete; replace the replica from its peers")
+            if slot == slots[-1] or self._log.first_slot(slots[-1]) <= slot + 1:
+                return chunks, slot, 0, warnings
+            if foreign:
+                raise Corruption(f"{warnings[0]}, and no older one is complete; replace the replica from its peers")
+            if len(self.identity.configuration.voters) == 1:
+                raise Corruption(f"{warnings[0]}, and no older one is complete; restore the cell from a backup")
+            warnings.append(f"{warnings[0]}, and no older one is complete; the peers are asked for the state")
+            return chunks, slot, slots[-1], warnings
         if self._log.trimmed:
             raise Corruption(
                 f"{self._directory}: the log was trimmed behind a snapshot, and there is none; "
                 f"replace the replica from its peers"
             )
-        return [], 0, warnings
+        return [], 0, 0, warnings
 
     # -- the log -------------------------------------------------------------------------------------------
 
