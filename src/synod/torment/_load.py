@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
 from synod.base import LockLost, NoNode, NotApplied, OutcomeUnknown, SynodError
-from synod.client import EVENT_NONE, Cell, Stat, Unavailable, WatcherEvent, connect
+from synod.client import EVENT_NONE, Cell, Stat, WatcherEvent, connect
 from synod.recipes import Counter
 from synod.wire import GetData, Reader, take_data
 
@@ -57,7 +57,7 @@ class Worker:
     async def run(self, stop: asyncio.Event) -> None:
         """Work until told to stop; a client that gives up is followed by another one."""
         while not stop.is_set():
-            with contextlib.suppress(Unavailable):
+            with contextlib.suppress(SynodError):  # of opening and closing: attempts look after their own
                 async with connect(self._hosts, timeout=REQUEST_S, session_timeout_ms=SESSION_TIMEOUT_MS) as cell:
                     await self._work(cell, stop)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import secrets
 import shutil
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from synod.base import SynodError
+from synod.base import SynodError, UserError
 from synod.client import connect
 
 from ._history import History, Record, read_history
@@ -36,8 +37,8 @@ HEALED_S: Final = 30.0
 
 EQUAL_S: Final = 20.0
 CALM_S: Final = 10.0
-SESSIONS_END_S: Final = 2 * SESSION_TIMEOUT_MS / 1000 + 4
-"""The last ephemerals are gone by then: sessions that were left behind, after a change of leader."""
+SESSIONS_END_S: Final = 4.0
+"""So long after two session timeouts the last ephemerals are gone: sessions left behind, and a change of leader."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ def command(options: Options) -> int:
     seed = secrets.randbits(32) if options.seed is None else options.seed
     directory = Path(tempfile.mkdtemp(prefix="synod-torment-"))
     path = directory / "history.jsonl" if options.history is None else Path(options.history)
-    code = None
+    kept = False
     run = Run(options, directory, path, seed, faults, missing)
     before = signal.signal(signal.SIGTERM, _interrupt)  # stops as Ctrl-C does
     try:
@@ -76,10 +77,16 @@ def command(options: Options) -> int:
         run.stop()
         records = read_history(path)
         code = _report(records, judge(records), options, str(path))
+        kept = code == BROKEN
+    except (KeyboardInterrupt, UserError):
+        raise
+    except BaseException:
+        kept = True
+        raise
     finally:
         run.stop()
         signal.signal(signal.SIGTERM, before)
-        if code == BROKEN:
+        if kept:
             sys.stderr.write(f"history and logs are kept in {directory}\n")
         else:
             shutil.rmtree(directory, ignore_errors=True)
@@ -143,10 +150,14 @@ class Run:
                 assert options.cell is not None
                 hosts = options.cell
             root = f"{ROOT}/{secrets.token_hex(6)}"
-            async with connect(hosts, timeout=START_S) as cell:
+            async with connect(hosts, timeout=START_S, session_timeout_ms=SESSION_TIMEOUT_MS) as cell:
                 load = Load(hosts, root, history, self._seed)
                 await load.prepare(cell)
+                granted_s = cell.session_timeout_ms / 1000
+            if not own:
+                self._say(f"everything is done below {root}, which goes at the end")
             await self._torment(load, history)
+            await asyncio.sleep(2 * granted_s + SESSIONS_END_S)
             await self._end(load, history, hosts)
 
     async def _torment(self, load: Load, history: History) -> None:
@@ -195,7 +206,6 @@ class Run:
 
     async def _end(self, load: Load, history: History, hosts: str) -> None:
         """Read everything through each replica, and compare their digests."""
-        await asyncio.sleep(SESSIONS_END_S)
         replicas = self._replicas
         readers = {0: hosts} if replicas is None else {i: replicas.host(i) for i in replicas.ids}
         whole = True
@@ -206,24 +216,25 @@ class Run:
                     whole = False
             except SynodError as failure:
                 history.event("stuck", what=f"reading through {host} ({failure})", seconds=START_S)
-        async with connect(hosts, timeout=START_S) as cell:
-            if replicas is not None:
-                await self._digests(history)
-            await cell.delete(load.root, recursive=True)
+        if replicas is not None:
+            await self._digests(replicas, history)
+        with contextlib.suppress(SynodError):  # what could not be read was noted above
+            async with connect(hosts, timeout=START_S) as cell:
+                await cell.delete(load.root, recursive=True)
+                await cell.delete(ROOT)  # unless another run is below it
 
-    async def _digests(self, history: History) -> None:
-        assert self._replicas is not None
+    async def _digests(self, replicas: Replicas, history: History) -> None:
         until = time.monotonic() + EQUAL_S
         seen: dict[int, set[int]] = {}
         while time.monotonic() < until:
-            for status in await asyncio.gather(*(self._replicas.status(i) for i in self._replicas.ids)):
+            for status in await asyncio.gather(*(replicas.status(i) for i in replicas.ids)):
                 if status is None:
                     continue
                 slot, i = status["applied_slot"], status["id"]
                 if i not in seen.setdefault(slot, set()):
                     seen[slot].add(i)
                     history.event("digest", replica=i, slot=slot, digest=status["digest"])
-                if len(seen[slot]) == len(self._replicas.ids):
+                if len(seen[slot]) == len(replicas.ids):
                     history.event("equal", slot=slot)
                     return
             await asyncio.sleep(0.1)
