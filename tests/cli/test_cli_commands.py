@@ -35,7 +35,7 @@ STAT = [
     "children_count",
     "pzxid",
 ]
-COMMANDS = ["format", "serve", "up", "get", "set", "create", "ls", "rm", "status", "lock", "sim", "demo"]
+COMMANDS = ["format", "serve", "up", "get", "set", "create", "ls", "rm", "status", "lock", "sim", "demo", "torment"]
 
 
 class Done(NamedTuple):

@@ -163,7 +163,7 @@ class Up:
     # -- processes -----------------------------------------------------------------------------------------
 
     def _start(self, i: int) -> None:
-        from synod.server import die_with_parent
+        from synod.server import dying_with_parent
 
         with (self._directory(i) / "log").open("ab") as log:
             self._processes[i] = subprocess.Popen(
@@ -172,7 +172,7 @@ class Up:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # Ctrl-C is for us: we stop them in order
-                preexec_fn=die_with_parent,
+                preexec_fn=dying_with_parent(),
             )
 
     def _last_words(self, i: int) -> str:

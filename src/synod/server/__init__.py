@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ._config import Address, Config, Limits, apply_override, load_config, parse_config
 from ._host import Host, is_compiled
-from ._parent import die_with_parent
+from ._parent import dying_with_parent
 from ._run import Server, event_loop, serve
 
 __all__ = [
@@ -17,7 +17,7 @@ __all__ = [
     "Limits",
     "Server",
     "apply_override",
-    "die_with_parent",
+    "dying_with_parent",
     "event_loop",
     "is_compiled",
     "load_config",
