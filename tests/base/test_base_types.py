@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 
 import pytest
@@ -39,7 +40,7 @@ def test_ballots_are_ordered_by_round_then_by_replica(a: Ballot, b: Ballot) -> N
     """Lamport 2001 s2.2: proposal numbers are totally ordered, and two proposers never use the same one."""
     slow = a.round > b.round or (a.round == b.round and a.replica > b.replica)
     assert (a > b) == slow
-    assert BALLOT_ZERO < a
+    assert a > BALLOT_ZERO
 
 
 def members(ids: list[int]) -> tuple[Member, ...]:
@@ -126,10 +127,8 @@ def test_only_voters_count() -> None:
 @given(st.binary(max_size=200))
 def test_bytes_that_are_no_configuration_are_refused(data: bytes) -> None:
     """They come from a disk: damage gives one clear error, never another exception."""
-    try:
+    with contextlib.suppress(ConfigError):
         Configuration.decode(data)
-    except ConfigError:
-        pass
 
 
 @given(configurations, st.data())

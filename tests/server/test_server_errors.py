@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import json
 import os
 import tempfile
@@ -16,6 +17,10 @@ from _cells import Replica, config_document, contents, listening, says_ok, sente
 from synod.cli import main
 from synod.server import load_config
 from synod.storage import Identity, RealFileSystem, format_directory
+
+LIBC = ctypes.CDLL(None)
+PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 24, 1, 2
+SOMEBODY = 65534
 
 OTHER_CELL = "00112233445566778899aabbccddeeff"
 
@@ -118,15 +123,25 @@ def test_a_damaged_identity_is_refused(formatted):
 
 @pytest.fixture
 def shared_directory():
-    """A directory that any user may enter: pytest's own is closed to all but its owner."""
+    """A directory that any user may enter."""
     with tempfile.TemporaryDirectory(prefix="synod-") as name:
         Path(name).chmod(0o755)
         yield Path(name)
 
 
-def as_nobody() -> dict[str, object]:
-    """Root may do anything: run as somebody who may not."""
-    return {"user": 65534, "group": 65534, "extra_groups": []} if os.geteuid() == 0 else {}
+def without_privileges() -> dict[str, object]:
+    """Root may do anything: run without the privileges that make it so, where files of others are off limits.
+
+    Not as another user: that one may not be allowed to run the interpreter of these tests.
+    Ref: capabilities(7).
+    """
+    return {"preexec_fn": _drop_privileges} if os.geteuid() == 0 else {}
+
+
+def _drop_privileges() -> None:
+    """What is not in the bounding set is not permitted after the next exec either."""
+    for capability in (CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH):
+        LIBC.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
 
 
 def test_a_directory_that_is_not_writable_is_refused(shared_directory):
@@ -136,7 +151,7 @@ def test_a_directory_that_is_not_writable_is_refused(shared_directory):
     (shared_directory / "data" / "identity.json").chmod(0o666)
     (shared_directory / "data").chmod(0o555)
     try:
-        said = refused(config, **as_nobody())
+        said = refused(config, **without_privileges())
     finally:
         (shared_directory / "data").chmod(0o755)
     assert "is not writable: Permission denied; run the replica as the owner of the directory" in said
@@ -149,7 +164,9 @@ def test_a_directory_of_somebody_else_is_refused(shared_directory, mode):
     config = write_config(shared_directory / "replica.toml", config_document(shared_directory))
     assert synod("format", str(config)).returncode == 0
     (shared_directory / "data").chmod(mode)
-    said = refused(config, **as_nobody())
+    for path in (shared_directory / "data", *(shared_directory / "data").iterdir()):
+        os.chown(path, SOMEBODY, SOMEBODY)
+    said = refused(config, **without_privileges())
     assert str(shared_directory / "data") in said
     assert "Permission denied" in said
 

@@ -74,6 +74,11 @@ class Ledger:
         self._checks_token = guard
         self._checks_duplicate = duplicate_check
 
+    @classmethod
+    def create(cls, path: Path) -> None:
+        """Make the store, before the first instance opens it: SQLite does not wait for others who switch to WAL."""
+        cls(path, "").close()
+
     def close(self) -> None:
         """Close the file."""
         self._connection.close()

@@ -36,7 +36,7 @@ class Process:
     """
 
     def __init__(self, arguments: list[str], log: Path) -> None:
-        from synod.server import die_with_parent
+        from synod.server import dying_with_parent
 
         self._log = log
         with log.open("ab") as errors:
@@ -46,7 +46,7 @@ class Process:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 start_new_session=True,  # Ctrl-C is for the parent, which stops its children in order
-                preexec_fn=die_with_parent,
+                preexec_fn=dying_with_parent(),
             )
 
     @property

@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 from synod.client import connect
 
 from ._history import History
+from ._ledger import Ledger
 from ._load import Load
 from ._processes import Process, Replicas
 from ._progress import Progress
@@ -95,6 +96,7 @@ class Demo:
         """Start, load, audit; the exit code."""
         signal.signal(signal.SIGTERM, _interrupt)  # stops as Ctrl-C does
         replicas = self._replicas = Replicas(self._directory)
+        Ledger.create(self._store)
         for name in INSTANCES:
             self._start(name, replicas.hosts)
         for name in INSTANCES:
