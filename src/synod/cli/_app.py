@@ -325,6 +325,24 @@ def status(cell: CellOption = DEFAULT_CELL, as_json: JsonOption = False, timeout
         raise SystemExit(show_status(cell, timeout=timeout, as_json=as_json))
 
 
+@app.command("transfer-leader")
+def transfer_leader(
+    cell: CellOption = DEFAULT_CELL, as_json: JsonOption = False, timeout: TimeoutOption = 10.0
+) -> None:
+    """Let another replica lead, as before maintenance of the one that does.
+
+    Example: synod transfer-leader --cell 127.0.0.1:2181,127.0.0.1:2182,127.0.0.1:2183
+    """
+    with reported():
+        from ._operator import find_leader, operate
+
+        done = operate(find_leader(cell, timeout).http, "transfer-leader", {}, timeout)
+        if as_json:
+            print_json(done)
+        else:
+            print(f"replica {done['leader']} leads; it was replica {done['from']}")
+
+
 # -- work under a lock ---------------------------------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-"""HTTP for people and machines that watch: health, readiness, status, metrics. Loopback only."""
+"""HTTP for people and machines that watch, and for operators: health, status, metrics, actions. Loopback only."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from uvicorn import Config as UvicornConfig
 from uvicorn import Server
+
+from ._operator import operator_routes
 
 if TYPE_CHECKING:
     from ._host import Host
@@ -111,6 +113,7 @@ def admin_server(host: Host, listening: socket.socket) -> tuple[Server, list[soc
             Route("/readyz", readyz),
             Route("/metrics", metrics),
             Route("/status", status),
+            *operator_routes(host),
         ]
     )
     config = UvicornConfig(app, log_level="warning", lifespan="off", access_log=False, timeout_graceful_shutdown=1)

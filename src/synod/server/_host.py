@@ -150,11 +150,15 @@ class Host(DiskEvents):
         if not self._stopped:
             self._loop.call_later(GC_S, self._collect)
 
+    def hand_over(self) -> None:
+        """Let another replica lead, if this one does and another can."""
+        self.replica.hand_over(monotonic())
+        self.poke()
+
     async def stop(self) -> None:
         """Hand over if this replica leads, then let everything go."""
         if not self._stopped and self.replica.paxos.role == "leader" and len(self.replica.configuration.voters) > 1:
-            self.replica.hand_over(monotonic())
-            self.poke()
+            self.hand_over()
             until = monotonic() + 2 * self.config.election_timeout_ms * MILLISECOND
             # The core says nothing when it is deposed: looking is enough at the end of a life.
             while self.replica.paxos.role == "leader" and monotonic() < until and not self._stopped:  # noqa: ASYNC110
@@ -459,6 +463,7 @@ class Host(DiskEvents):
             "received": front.received,
             "sent": front.received - outstanding + front.events,
             "latency": self.latency,
+            "http": "" if self.config.http is None else str(self.config.http),
             "uptime_ms": (monotonic() - self._started_at) // MILLISECOND,
         }
 

@@ -128,6 +128,8 @@ def _monitored(status: Mapping[str, object], mode: str) -> dict[str, object]:
         "zk_uptime": status["uptime_ms"],
         "zk_global_sessions": status["sessions"],
         "zk_synod_applied_slot": status["applied_slot"],
+        "zk_synod_id": status["id"],
+        "zk_synod_http": status["http"],
     }
     if mode == "leader":
         peers = status["peers"]
