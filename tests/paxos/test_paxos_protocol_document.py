@@ -52,7 +52,7 @@ SMALLEST = [
     ReadAsk(B, 1, True),
     ReadGrant(1, 1),
     TakeOver(B),
-    own.Hello(own.PEER_PROTOCOL_VERSION, bytes(16), bytes(16), 1, 1, 1, 1, B, 1),
+    own.Hello(1, 1, bytes(16), bytes(16), 1, 1, 1, 1, 1, B, 1),
     own.Forward(()),
     own.Touch(1, ()),
     own.TouchAck(1, ()),
@@ -94,7 +94,7 @@ def test_the_numbers_in_the_text_are_those_of_the_code() -> None:
     """A changed bound or period changes the document."""
     options, outer = PaxosOptions(), ReplicaOptions()
     for fact in (
-        f"it is not {own.PEER_PROTOCOL_VERSION}.",
+        f"nothing in common with {own.PEER_PROTOCOL_OLDEST} to {own.PEER_PROTOCOL_VERSION}.",
         f"**Peer protocol {own.PEER_PROTOCOL_VERSION}**",
         f"at most {_peers.FRAME_BYTES_MAX >> 20} MiB",
         f"at most {_peers.HELLO_BYTES_MAX:,} bytes",
@@ -102,6 +102,8 @@ def test_the_numbers_in_the_text_are_those_of_the_code() -> None:
         f"after {_peers.REDIAL_FIRST_S * 1_000:.0f} ms",
         f"| main | `{_peers.MAIN.decode()}` |",
         f"| bulk | `{_peers.BULK.decode()}` |",
+        f"or with `{_peers.REFUSED.decode()}` and the reason,",
+        f"at most {_peers.REASON_BYTES_MAX} bytes of UTF-8",
         f"every {options.heartbeat // 1_000} ms",
         f"again after {options.probe_timeout // 1_000} ms",
         f"more than {options.candidate_lag_slots_max} slots",

@@ -24,13 +24,15 @@ i64 = st.integers(-(2**63), 2**63 - 1)
 messages = st.one_of(
     st.builds(
         Hello,
-        version=st.just(1),
+        oldest=st.just(1),
+        newest=st.integers(1, 2**16 - 1),
         cell_id=st.binary(min_size=16, max_size=16),
         configuration=st.binary(min_size=16, max_size=16),
         id=st.integers(1, 255),
         incarnation=st.integers(1, 2**32 - 1),
         boot=u64,
         feature_level=st.integers(0, 2**16 - 1),
+        cell_level=st.integers(0, 2**16 - 1),
         promised=st.builds(Ballot, u64, st.integers(0, 255)),
         last_slot=u64,
     ),
@@ -67,9 +69,17 @@ def test_garbage_is_refused_or_read_but_never_crashes(data):
         return
 
 
-def test_a_hello_of_another_version_says_so():
-    """The version is read before the rest, which may be longer or shorter then."""
-    hello = encode_message(Hello(1, bytes(16), bytes(16), 1, 1, 1, 1, Ballot(0, 0), 0))
-    future = hello[:1] + (2).to_bytes(2, "big") + b"whatever"
-    with pytest.raises(RemoteProtocolError, match="version 2"):
-        decode_message(future)
+def hello(oldest, newest):
+    return Hello(oldest, newest, bytes(16), bytes(16), 1, 1, 1, 1, 1, Ballot(0, 0), 0)
+
+
+def test_a_hello_of_a_version_that_still_speaks_ours_is_read():
+    """A later version speaks ours too, and says more at the end of its hello."""
+    later = hello(1, 2)
+    assert decode_message(encode_message(later) + b"more") == later
+
+
+def test_a_hello_without_a_common_version_says_so():
+    """Two versions that are too far apart have nothing to say to each other."""
+    with pytest.raises(RemoteProtocolError, match=r"speaks the versions 2 to 3 .* and this replica 1 to 1"):
+        decode_message(encode_message(hello(2, 3)) + b"more")

@@ -12,7 +12,7 @@ A, B, C = b"a" * 16, b"b" * 16, b"c" * 16
 
 
 def hello(promised: Ballot, slot: int, incarnation: int = 1) -> Hello:
-    return Hello(1, bytes(16), bytes(16), 2, incarnation, 1, 1, promised, slot)
+    return Hello(1, 1, bytes(16), bytes(16), 2, incarnation, 1, 1, 1, promised, slot)
 
 
 def test_a_replica_that_a_quorum_contradicts_stops():

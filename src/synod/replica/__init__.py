@@ -7,7 +7,7 @@ first, then `_front` (clients) and `_liveness` (sessions).
 from __future__ import annotations
 
 from synod.paxos import PaxosOptions
-from synod.tree import Tree
+from synod.tree import Tree, UnknownCommand
 
 from ._liveness import Deadlines, Touches
 from ._messages import (
@@ -56,6 +56,7 @@ __all__ = [
     "TouchAck",
     "Touches",
     "Tree",
+    "UnknownCommand",
     "decode_message",
     "encode_message",
 ]

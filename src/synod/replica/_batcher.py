@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Mapping
 
 from synod.base import ReplicaId
-from synod.tree import FEATURE_LEVEL, encode_batch, group_header
+from synod.tree import encode_batch, group_header
 
 
 class Batcher:
@@ -68,7 +68,7 @@ class Batcher:
         self._urgent.append(command)
         self.bytes += len(command)
 
-    def take(self, *, cell_time_ms: int, wall_ms: int) -> bytes:
+    def take(self, *, feature_level: int, cell_time_ms: int, wall_ms: int) -> bytes:
         """Close the next batch: at least one command, and no more than the bound beyond that."""
         commands: list[bytes] = []
         size = 0
@@ -78,4 +78,4 @@ class Batcher:
                 commands.append(command)
                 size += len(command)
         self.bytes -= size
-        return encode_batch(feature_level=FEATURE_LEVEL, cell_time_ms=cell_time_ms, wall_ms=wall_ms, commands=commands)
+        return encode_batch(feature_level=feature_level, cell_time_ms=cell_time_ms, wall_ms=wall_ms, commands=commands)

@@ -22,7 +22,10 @@ from typing import Final
 
 from synod.base import Ballot, RemoteProtocolError, ReplicaId, Slot
 
+PEER_PROTOCOL_OLDEST: Final = 1
 PEER_PROTOCOL_VERSION: Final = 1
+"""The oldest and the newest peer protocol that this version speaks; two replicas speak the newest that both know."""
+
 KIND_FIRST: Final = 64
 """Kinds from here on are this room's; lower ones are Paxos's."""
 
@@ -33,15 +36,23 @@ class Hello:
 
     `promised` and `last_slot` let peers notice a disk that was wiped or rolled back: it would show less
     than the peer has already been told.
+
+    Args:
+        oldest: the oldest peer protocol that the sender speaks.
+        newest: the newest one.
+        feature_level: the highest level whose rules the sender knows.
+        cell_level: the level that is in force, as far as the sender has applied the log.
     """
 
-    version: int
+    oldest: int
+    newest: int
     cell_id: bytes
     configuration: bytes
     id: ReplicaId
     incarnation: int
     boot: int
     feature_level: int
+    cell_level: int
     promised: Ballot
     last_slot: Slot
 
@@ -100,7 +111,7 @@ class SnapshotChunk:
 
 ReplicaMessage = Hello | Forward | Touch | TouchAck | DigestReport | SnapshotAsk | SnapshotChunk
 
-_HELLO: Final = struct.Struct(">BH16s16sBIQHQBQ")
+_HELLO: Final = struct.Struct(">BHH16s16sBIQHHQBQ")
 _U32: Final = struct.Struct(">I")
 _ROUND_COUNT: Final = struct.Struct(">BQI")
 _DIGEST: Final = struct.Struct(">BQ16s")
@@ -134,13 +145,15 @@ def encode_message(message: ReplicaMessage) -> bytes:
         case Hello():
             return _HELLO.pack(
                 _KIND_HELLO,
-                message.version,
+                message.oldest,
+                message.newest,
                 message.cell_id,
                 message.configuration,
                 message.id,
                 message.incarnation,
                 message.boot,
                 message.feature_level,
+                message.cell_level,
                 message.promised.round,
                 message.promised.replica,
                 message.last_slot,
@@ -184,14 +197,18 @@ def _decode(data: bytes) -> ReplicaMessage:
 
 
 def _decode_hello(data: bytes) -> Hello:
-    # The version comes first, so that a future hello of another length is still understood so far.
-    version = int.from_bytes(data[1:3], "big")
-    if version != PEER_PROTOCOL_VERSION:
+    # The versions come first, and a later version adds to the end: every version reads this much of every hello.
+    _, oldest, newest, cell, configuration, id_, incarnation, boot, known, level, round_, replica, last = (
+        _HELLO.unpack_from(data)
+    )
+    if oldest > PEER_PROTOCOL_VERSION or newest < PEER_PROTOCOL_OLDEST:
         raise RemoteProtocolError(
-            f"the peer speaks version {version} of the peer protocol, this replica version {PEER_PROTOCOL_VERSION}"
+            f"replica {id_} speaks the versions {oldest} to {newest} of the peer protocol, and this replica "
+            f"{PEER_PROTOCOL_OLDEST} to {PEER_PROTOCOL_VERSION}: upgrade the cell by way of a version between the two"
         )
-    _, _, cell, configuration, id_, incarnation, boot, level, round_, replica, last = _HELLO.unpack(data)
-    return Hello(version, cell, configuration, id_, incarnation, boot, level, Ballot(round_, replica), last)
+    return Hello(
+        oldest, newest, cell, configuration, id_, incarnation, boot, known, level, Ballot(round_, replica), last
+    )
 
 
 def _decode_groups(data: bytes) -> tuple[bytes, ...]:

@@ -30,12 +30,13 @@ from synod.paxos import Accepted, Durable, Paxos, Probe, Promise
 from synod.paxos import decode as decode_paxos
 from synod.paxos import encode as encode_paxos
 from synod.tree import (
-    FEATURE_LEVEL,
     Tree,
+    UnknownCommand,
     encode_awake,
     encode_batch,
     encode_expire,
     encode_opening,
+    encode_raise,
     encode_silent,
 )
 
@@ -43,9 +44,11 @@ from ._acquaintance import Acquaintance
 from ._batcher import Batcher
 from ._digests import DigestBoard
 from ._front import Front
+from ._levels import Levels
 from ._liveness import Deadlines, Touches
 from ._messages import (
     KIND_FIRST,
+    PEER_PROTOCOL_OLDEST,
     PEER_PROTOCOL_VERSION,
     DigestReport,
     Forward,
@@ -189,6 +192,7 @@ class Replica:
         self._batcher = Batcher(options.batch_bytes_max)
         self._board = DigestBoard(id, configuration.voters)
         self._seen = Acquaintance(recovered.peers)
+        self._levels = Levels()
         # What the disk is known to hold, for the hello.
         self._durable_promised = recovered.promised
         self._durable_slot = max(
@@ -243,13 +247,15 @@ class Replica:
         """The first message on every peer connection."""
         return encode_message(
             Hello(
-                version=PEER_PROTOCOL_VERSION,
+                oldest=PEER_PROTOCOL_OLDEST,
+                newest=PEER_PROTOCOL_VERSION,
                 cell_id=bytes.fromhex(self.configuration.cell_id),
                 configuration=self.configuration.digest(),
                 id=self.id,
                 incarnation=self._incarnation,
                 boot=self.boot,
-                feature_level=FEATURE_LEVEL,
+                feature_level=self.tree.supported_level,
+                cell_level=self.tree.feature_level,
                 promised=self._durable_promised,
                 last_slot=self._durable_slot,
             )
@@ -273,7 +279,9 @@ class Replica:
             )
         if hello.id not in self._peers:
             raise RemoteProtocolError(f"replica {hello.id} is no peer of replica {self.id}")
-        reason = self._seen.refusal(hello, self.tree.origins.get(hello.id, (0, 0))[0])
+        reason = self._seen.refusal(hello, self.tree.origins.get(hello.id, (0, 0))[0]) or self._levels.refusal(
+            hello, self.tree.feature_level, self.tree.supported_level
+        )
         if reason is not None:
             raise RemoteProtocolError(reason)
         if hello.promised > BALLOT_ZERO or hello.last_slot:
@@ -418,7 +426,7 @@ class Replica:
         if slot <= self.tree.slot:
             return
         self.front.close_all("this replica takes over a snapshot")
-        self.tree = Tree.restore(chunks)
+        self.tree = Tree.restore(chunks, self.tree.supported_level)
         invariant(self.tree.slot == slot, "a snapshot holds the state at its slot")
         self.front.tree = self.tree
         self._unapplied.clear()
@@ -562,7 +570,16 @@ class Replica:
     def _apply(self, entry: Entry) -> None:
         if self.observer is not None:
             self.observer(entry.slot, entry.value)
-        self.tree.apply(entry.slot, entry.value, self.front)
+        level = self.tree.feature_level
+        try:
+            self.tree.apply(entry.slot, entry.value, self.front)
+        except UnknownCommand as unknown:
+            self.stopped = f"it cannot apply slot {entry.slot} of the log: {unknown}"
+            return
+        if self.tree.feature_level != level:
+            self._out.notes.append(
+                Note("level", f"the cell runs at feature level {self.tree.feature_level} from now on")
+            )
         self._digest()
 
     def _digest(self) -> None:
@@ -594,6 +611,7 @@ class Replica:
             self._reign = reign
             self._batcher.clear()
             self._deadlines = None
+            self._levels.proposed = 0
             self._settling.clear()
             self._touch_asks.clear()
             self._touches_gathered.clear()
@@ -627,7 +645,7 @@ class Replica:
             return
         if paxos.needs_opening:
             batch = encode_batch(
-                feature_level=FEATURE_LEVEL,
+                feature_level=self.tree.feature_level,
                 cell_time_ms=self.tree.cell_time_ms,
                 wall_ms=self._wall_ms(),
                 commands=[encode_opening(self._reign)],
@@ -639,8 +657,13 @@ class Replica:
             for session in self._deadlines.awaking:
                 self._batcher.add_command(encode_awake(session, self.tree.sessions[session].attach_epoch, self._reign))
             self._deadlines.awaking.clear()
+        level = self._levels.to_raise(self.tree.feature_level, self.tree.supported_level, self._peers, self._connected)
+        if level is not None:
+            self._batcher.add_command(encode_raise(level))
         while paxos.can_propose and (self._batcher or self._time_is_due(now)):
-            batch = self._batcher.take(cell_time_ms=self._cell_time_ms(), wall_ms=self._wall_ms())
+            batch = self._batcher.take(
+                feature_level=self.tree.feature_level, cell_time_ms=self._cell_time_ms(), wall_ms=self._wall_ms()
+            )
             slot = paxos.propose(batch, now)
             self._proposed_at = now
             if not self._batcher.urgent:
@@ -918,7 +941,8 @@ class Replica:
             "digest_slot": tree.digest_slot,
             "sessions": len(tree.sessions),
             "connections": len(self.front.connections),
-            "feature_level": FEATURE_LEVEL,
+            "feature_level": tree.feature_level,
+            "supported_level": tree.supported_level,
             "snapshot_slot": self.snapshot_slot,
             "peers": [
                 {

@@ -17,8 +17,8 @@ from collections.abc import Callable
 from typing import Final
 
 from synod import __version__
-from synod.base import MILLISECOND, Micros, Rng, Slot
-from synod.replica import LogRead, Ready, Replica, SnapshotRead, Tree
+from synod.base import MILLISECOND, DataDirError, Micros, Rng, Slot
+from synod.replica import LogRead, Ready, Replica, SnapshotRead, Tree, UnknownCommand
 from synod.storage import FileSystem, RealFileSystem, Store, StoreOptions
 
 from ._clients import ClientConnection
@@ -39,6 +39,9 @@ PING_BYTES: Final = 12
 SWEEP_S: Final = 1.0
 ABUSE_LOG_S: Final = 10.0
 """One line of each kind of abuse in so many seconds."""
+
+ABUSE_KINDS_MAX: Final = 1_000
+"""Kinds that are remembered; who makes more of them gets more lines."""
 
 GC_S: Final = 5.0
 """So often young garbage is collected and the rest declared permanent: a full collection would stop a replica
@@ -93,7 +96,7 @@ class Host(DiskEvents):
                 logger.warning("%s", warning)
             configuration = store.identity.configuration
             if recovered.snapshot_slot:
-                tree = Tree.restore(store.snapshot_chunks())
+                tree = _restore(store, config.data_dir)
             else:
                 tree = Tree(zxid=fresh_zxid, configuration=configuration.encode())
             self.replica = Replica(
@@ -334,6 +337,8 @@ class Host(DiskEvents):
         """Log a kind of abuse, but not every instance of it."""
         now = self._loop.time()
         if now - self._abuse.get(kind, -ABUSE_LOG_S) >= ABUSE_LOG_S:
+            if len(self._abuse) >= ABUSE_KINDS_MAX:
+                self._abuse.clear()
             self._abuse[kind] = now
             logger.warning("%s", text)
 
@@ -361,7 +366,7 @@ class Host(DiskEvents):
 
     def peer_refused(self, connection: PeerConnection, reason: str) -> None:
         """A peer broke the protocol, or is not one of ours."""
-        self.abuse(f"peer {connection.peer}", f"a peer connection is refused: {reason}")
+        self.abuse(f"peer {connection.peer}: {reason}", f"a peer connection is refused: {reason}")
 
     def peer_lost(self, connection: PeerConnection) -> None:
         """A peer's connection is gone."""
@@ -475,6 +480,18 @@ class Host(DiskEvents):
             for conn, client in self._clients.items()
             if (c := connections.get(conn)) is not None
         ]
+
+
+def _restore(store: Store, directory: str) -> Tree:
+    """The state that the latest snapshot holds.
+
+    Raises:
+        DataDirError: a newer version wrote it, by rules that this one does not know.
+    """
+    try:
+        return Tree.restore(store.snapshot_chunks())
+    except UnknownCommand as unknown:
+        raise DataDirError(f"{directory} cannot be used by this version of synod: {unknown}") from unknown
 
 
 def _seeded() -> Rng:

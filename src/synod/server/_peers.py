@@ -1,7 +1,8 @@
 """Connections between replicas: one for messages and one for bulk, dialled by the higher id.
 
 A frame is a 4-byte length and a message. The first frame of either side is a byte that says which of the two
-connections this is, and a hello; nothing else is read before that hello was accepted.
+connections this is, and a hello; nothing else is read before that hello was accepted. Who refuses a caller answers
+with another byte and the reason, so that the log of the one who is refused says it too.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 MAIN: Final = b"M"
 BULK: Final = b"B"
+REFUSED: Final = b"R"
+
+REASON_BYTES_MAX: Final = 900
 
 FRAME_BYTES_MAX: Final = 16 << 20
 """Longest message of a peer: a batch, a part of a promise or a chunk, each bounded far below."""
@@ -95,11 +99,22 @@ class PeerConnection(asyncio.Protocol):
                     self._host.peer_message(self.peer, message)
         except RemoteProtocolError as fault:
             self._host.peer_refused(self, str(fault))
-            self.close()
+            self._refuse(str(fault))
             return
         del buffer[:at]
 
+    def _refuse(self, reason: str) -> None:
+        """Close; a caller that was not met yet is told why."""
+        if self._dialled is None and self.peer is None and self.transport is not None:
+            self.send([REFUSED + reason.encode()[:REASON_BYTES_MAX]])
+            self.transport.close()
+        else:
+            self.close()
+
     def _meet(self, message: bytes) -> None:
+        if self._dialled is not None and message[:1] == REFUSED:
+            reason = "".join(c for c in message[1:].decode(errors="replace") if c.isprintable())
+            raise RemoteProtocolError(f"replica {self._dialled} refuses this one: {reason}")
         hello = self._host.replica.check_hello(message[1:])
         if self._dialled is not None and hello.id != self._dialled:
             raise RemoteProtocolError(f"replica {hello.id} answered at the address of replica {self._dialled}")

@@ -32,6 +32,7 @@ from synod.replica import (
     SnapshotInstall,
     SnapshotRead,
     SnapshotWrite,
+    UnknownCommand,
 )
 from synod.storage import Identity, MemoryFileSystem, Store, StoreOptions, format_directory
 from synod.tree import Tree
@@ -44,6 +45,8 @@ SEGMENT_BYTES = 64 * 1024
 READY_TURNS_MAX = 10_000
 BLOCK = 4096
 SECTOR = 512
+LEVEL_NEW = 2
+"""The feature level of the version to which machines are upgraded."""
 
 Job = DiskWrite | LogRead | SnapshotWrite | SnapshotRead | SnapshotInstall
 
@@ -81,6 +84,8 @@ class Machine:
         self._full = False
         self._snapshot_dropped = False
         self._waits_for_room = False
+        # What its version of the software knows: see `_applies`.
+        self.level = world.stream(f"version/{id_}").choice((1, 1, 2)) if world.plan.versions else 1
         self._format()
 
     def _format(self) -> None:
@@ -118,6 +123,8 @@ class Machine:
                 self.world.violated(f"replica {self.id} refuses to start: {refusal}")
             self.gone = str(refusal)
             self.world.count("start refused")
+        except UnknownCommand as refusal:
+            self._stopped(str(refusal))
         except StorageError:
             if self.world.now >= self.unreadable_until:
                 raise
@@ -144,9 +151,9 @@ class Machine:
         )
         recovered = store.recovered
         if recovered.snapshot_slot:
-            tree = Tree.restore(store.snapshot_chunks())
+            tree = Tree.restore(store.snapshot_chunks(), self.level)
         else:
-            tree = Tree(configuration=self.configuration.encode())
+            tree = Tree(configuration=self.configuration.encode(), supported_level=self.level)
         if recovered.unknown:
             self.world.count("slot unknown")
         if recovered.lost_upto:
@@ -171,8 +178,27 @@ class Machine:
         self._arm()
 
     def _applies(self, slot: Slot, batch: bytes) -> None:
-        """One value per slot, on every machine and in every life."""
+        """One value per slot, on every machine and in every life.
+
+        The new version's rules stand here: at level 2 every slot takes a zxid. Whoever applies by them too early,
+        or does not know them and goes on, has another digest.
+        """
         self.world.value_applied(self.id, slot, batch)
+        replica = self.replica
+        if self.level >= LEVEL_NEW and replica is not None and replica.tree.feature_level >= LEVEL_NEW:
+            replica.tree.zxid += 1
+
+    def _stopped(self, reason: str) -> None:
+        """Right only when the cell's level was raised while this machine was rolled back: it gets the new version."""
+        if (
+            self.level >= LEVEL_NEW
+            or "feature level 2, and this version of synod knows the levels 1 to 1" not in reason
+        ):
+            self.world.violated(f"replica {self.id} stopped: {reason}")
+        self.world.count("too old")
+        self.level = LEVEL_NEW
+        self.kill(power_cut=False)
+        self.world.after(self.rng.randrange(100_000, 1_000_000), "restart", self.id)
 
     def kill(self, *, power_cut: bool) -> None:
         """End the process; with a power cut, what was not synced is torn, lost and reordered."""
@@ -288,7 +314,8 @@ class Machine:
     def _do(self, ready: Ready) -> None:
         world = self.world
         if ready.stop is not None:
-            world.violated(f"replica {self.id} stopped: {ready.stop}")
+            self._stopped(ready.stop)
+            return
         self._jobs.extend(ready.writes)
         self._jobs.extend(ready.log_reads)
         self._jobs.extend(ready.snapshot_writes)

@@ -79,6 +79,9 @@ class Network:
         try:
             host.replica.check_hello(guest.replica.hello())
         except RemoteProtocolError as refusal:
+            if "feature level" in str(refusal) and min(host.level, guest.level) < max(host.level, guest.level):
+                self._world.count("older version refused")
+                return False
             if not guest.forgetful:
                 self._world.violated(f"replica {host.id} refuses replica {guest.id}: {refusal}")
             if "forgotten" not in str(refusal):

@@ -43,6 +43,8 @@ class Plan:
         rot: bits flip in what was durable, in the logs and snapshots of a minority.
         misdirected: on a minority a write lands somewhere else in its file.
         wipes: the disks of a minority are replaced by new ones, and formatted as if nothing had been.
+        versions: machines begin with an old version and are upgraded one by one, some of them rolled back first;
+            the new version applies the log by other rules once the cell's feature level allows it.
     """
 
     replicas: int
@@ -70,6 +72,7 @@ class Plan:
     rot: bool
     misdirected: bool
     wipes: bool
+    versions: bool
     in_flight: int
     sequential: bool
     delay: Micros
@@ -114,6 +117,7 @@ class Plan:
             rot=on(0.25),
             misdirected=on(0.15),
             wipes=on(0.15),
+            versions=on(0.3),
         )
 
     @property

@@ -22,7 +22,7 @@ from synod.wire import STATE_EXPIRED
 
 from ._checkers import Holding, Operation, Seen, exclusive, linearizable, watches_ordered
 from ._clients import Client
-from ._machine import Machine
+from ._machine import LEVEL_NEW, Machine
 from ._network import Network
 from ._plan import Plan
 
@@ -338,6 +338,7 @@ class World:
                 "rot",
                 "misdirected",
                 "wipes",
+                "versions",
             )
             if getattr(plan, name)
         ]
@@ -469,6 +470,19 @@ class World:
             machine.wipe()
             self.after(self._faults.randrange(20_000, 2 * SECOND), "restart", machine.id)
 
+    def _fault_versions(self, machine: Machine) -> None:
+        """Another version starts on a machine. An operator rolls back only while the cell's level is not raised."""
+        raised = any(
+            m.replica is not None and m.replica.tree.feature_level >= LEVEL_NEW for m in self.machines.values()
+        )
+        if machine.level >= LEVEL_NEW and (raised or self._faults.random() < 0.5):
+            return
+        machine.level = LEVEL_NEW + 1 - machine.level
+        self.count("upgrade" if machine.level >= LEVEL_NEW else "roll-back")
+        if machine.replica is not None and machine.running:
+            machine.kill(power_cut=False)
+            self.after(self._faults.randrange(20_000, SECOND), "restart", machine.id)
+
     def forgotten(self, machine: Machine) -> None:
         """A machine has a new disk: what it had applied is gone."""
         self._mark("forgotten", machine.id)
@@ -495,6 +509,10 @@ class World:
             machine.fail_next_sync = False
             machine.unreadable_until = 0
             machine.misdirects = False
+            if self.plan.versions and machine.level < LEVEL_NEW:
+                machine.level = LEVEL_NEW
+                if machine.replica is not None:
+                    machine.kill(power_cut=False)
             if machine.replica is None:
                 machine.start()
             self.wake_at(machine, self.now + 1)
@@ -520,6 +538,15 @@ class World:
                 self.violated(f"after healing, the replicas do not reach one slot: {slots}")
             self.run(self.now + 50 * MILLISECOND)
         self._compare_states()
+        if self.plan.versions and len(self._sound()) == len(self.machines):
+            self._demand_level()
+
+    def _demand_level(self) -> None:
+        """Everybody is there and knows the new rules: the cell goes over to them."""
+        levels = {m.id: m.replica.tree.feature_level for m in self.machines.values() if m.replica is not None}
+        if set(levels.values()) != {LEVEL_NEW}:
+            self.violated(f"all replicas know level {LEVEL_NEW}, and they run at {levels}")
+        self.count("level raised")
 
     def _sound(self) -> list[Machine]:
         """The machines that must be there in the end: not those that may not start or vote for what they lost."""

@@ -2,7 +2,7 @@
 
     batch    := version u8, feature level u16, cell time i64 ms, wall stamp i64 ms, count u32,
                 (length u32, command)*
-    command  := GROUP | OPENING | EXPIRE | SILENT | AWAKE | DIGEST_NOW      (first byte: its kind)
+    command  := GROUP | OPENING | EXPIRE | SILENT | AWAKE | DIGEST_NOW | RAISE      (first byte: its kind)
     group    := kind, origin u16, boot u64, seq u64, count u32, item*
     item     := kind u8, length u32 of what follows, body
     slice    := session i64, attach epoch u32, count u32, frame*            (frames as the client sent them)
@@ -27,8 +27,12 @@ from synod.base import Ballot, SynodError
 BATCH_VERSION: Final = 1
 """The layout that this module writes; another one is a reason to stop."""
 
+FEATURE_LEVEL_FIRST: Final = 1
+"""Every cell begins with the rules of this level, whichever version forms it."""
+
 FEATURE_LEVEL: Final = 1
-"""The highest feature level whose rules `apply` knows. Every change of its behaviour raises this number."""
+"""The highest feature level whose rules `apply` knows. Every change of its behaviour raises this number, and is in
+force only where `State.feature_level` is at least that: see docs/decisions/upgrades.md."""
 
 PASSWORD_HASH_BYTES: Final = 16
 """A session's password is known to the state only by a hash of this many bytes."""
@@ -39,6 +43,7 @@ COMMAND_EXPIRE: Final = 3
 COMMAND_SILENT: Final = 4
 COMMAND_AWAKE: Final = 5
 COMMAND_DIGEST_NOW: Final = 6
+COMMAND_RAISE: Final = 7
 
 ITEM_SLICE: Final = 1
 ITEM_CREATE_SESSION: Final = 2
@@ -57,6 +62,7 @@ _OPENING: Final = struct.Struct(">BQI")
 _EXPIRE: Final = struct.Struct(">BqIQI")
 _SILENT: Final = struct.Struct(">BqIQIq")
 _KIND: Final = struct.Struct(">B")
+_RAISE: Final = struct.Struct(">BH")
 
 _SLICE_BODY: Final = struct.Struct(">qII")
 _CREATE_SESSION_BODY: Final = struct.Struct(">qi16s")
@@ -146,6 +152,11 @@ def encode_awake(session: int, attach_epoch: int, ballot: Ballot) -> bytes:
 def encode_digest_now() -> bytes:
     """A command: compute a digest of the state as it is after this slot."""
     return _KIND.pack(COMMAND_DIGEST_NOW)
+
+
+def encode_raise(level: int) -> bytes:
+    """A command: from the next command on, the rules of this feature level are in force."""
+    return _RAISE.pack(COMMAND_RAISE, level)
 
 
 # -- reading ---------------------------------------------------------------------------------------------
@@ -255,7 +266,16 @@ class DigestNow:
     __slots__ = ()
 
 
-Command = Group | Opening | Liveness | DigestNow
+class Raise:
+    """The cell's feature level becomes this, if it is higher than before."""
+
+    __slots__ = ("level",)
+
+    def __init__(self, level: int) -> None:
+        self.level = level
+
+
+Command = Group | Opening | Liveness | DigestNow | Raise
 
 
 class Batch:
@@ -269,8 +289,12 @@ class Batch:
         self.commands = commands
 
 
-def parse_batch(data: bytes) -> Batch:
+def parse_batch(data: bytes, supported_level: int = FEATURE_LEVEL) -> Batch:
     """Check the layout of a whole batch, down to the borders of its slices, before anything is applied.
+
+    Args:
+        data: the value of a slot.
+        supported_level: the highest feature level whose rules the reader knows.
 
     Raises:
         UnknownCommand: a version, level or kind that this code does not know, or a broken layout.
@@ -280,8 +304,7 @@ def parse_batch(data: bytes) -> Batch:
     version, level, cell_time_ms, wall_ms, count = _BATCH.unpack_from(data)
     if version != BATCH_VERSION:
         raise UnknownCommand(f"the batch has layout version {version}; this replica knows {BATCH_VERSION}")
-    if not 1 <= level <= FEATURE_LEVEL:
-        raise UnknownCommand(f"the cell runs at feature level {level}; this replica knows 1 to {FEATURE_LEVEL}")
+    check_level(level, supported_level)
     commands: list[Command] = []
     at, size = _BATCH.size, len(data)
     for _ in range(count):
@@ -291,11 +314,27 @@ def parse_batch(data: bytes) -> Batch:
         at += _LENGTH.size
         if not 1 <= length <= size - at:
             raise UnknownCommand(f"a command of {length} bytes does not fit into its batch")
-        commands.append(_parse_command(data, at, at + length))
+        command = _parse_command(data, at, at + length)
+        if isinstance(command, Raise):
+            check_level(command.level, supported_level)
+        commands.append(command)
         at += length
     if at != size:
         raise UnknownCommand("bytes follow the last command of a batch")
     return Batch(cell_time_ms, wall_ms, commands)
+
+
+def check_level(level: int, supported_level: int) -> None:
+    """Refuse the rules of a version that knows more.
+
+    Raises:
+        UnknownCommand: this replica would apply the log differently from its peers.
+    """
+    if not FEATURE_LEVEL_FIRST <= level <= supported_level:
+        raise UnknownCommand(
+            f"the cell runs at feature level {level}, and this version of synod knows the levels "
+            f"{FEATURE_LEVEL_FIRST} to {supported_level}; start this replica with the version that its peers run"
+        )
 
 
 def _parse_command(data: bytes, at: int, end: int) -> Command:
@@ -317,6 +356,9 @@ def _parse_command(data: bytes, at: int, end: int) -> Command:
     if kind == COMMAND_DIGEST_NOW:
         _demand(end - at == _KIND.size, "digest")
         return DigestNow()
+    if kind == COMMAND_RAISE:
+        _demand(end - at == _RAISE.size, "raise")
+        return Raise(_RAISE.unpack_from(data, at)[1])
     raise UnknownCommand(f"the batch holds a command of the unknown kind {kind}")
 
 

@@ -20,7 +20,7 @@ from typing import Final
 
 from synod.base import Corruption
 
-from ._batch import FEATURE_LEVEL, UnknownCommand
+from ._batch import UnknownCommand, check_level
 from ._digest import Entity
 from ._znode import Znode
 
@@ -115,18 +115,19 @@ class SnapshotWalk:
 
     Args:
         epoch: marks the entities that are written already, or came after the beginning.
+        level: the cell's feature level at the beginning.
         head: the rest of the state, encoded at the beginning.
         entities: all sessions and znodes, at the beginning.
     """
 
     __slots__ = ("_at", "_done", "_entities", "_hash", "_sessions", "_waiting", "_waiting_bytes", "_znodes", "epoch")
 
-    def __init__(self, epoch: int, head: bytes, entities: list[Entity]) -> None:
+    def __init__(self, epoch: int, level: int, head: bytes, entities: list[Entity]) -> None:
         self.epoch = epoch
         self._entities = entities
         self._at = 0
         self._hash = hashlib.blake2b(digest_size=16)
-        self._waiting: list[bytes] = [_FILE.pack(MAGIC, LAYOUT, FEATURE_LEVEL)]
+        self._waiting: list[bytes] = [_FILE.pack(MAGIC, LAYOUT, level)]
         self._waiting_bytes = _FILE.size
         self._sessions = 0
         self._znodes = 0
@@ -190,7 +191,7 @@ class SnapshotWalk:
         self._waiting_bytes += _RECORD.size + len(record)
 
 
-def read_records(chunks: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+def read_records(chunks: Iterable[bytes], supported_level: int) -> Iterator[tuple[int, bytes]]:
     """The records of a snapshot up to its end, which is checked.
 
     Raises:
@@ -205,8 +206,7 @@ def read_records(chunks: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
     _demand(magic == MAGIC, "it does not begin like one")
     if layout != LAYOUT:
         raise UnknownCommand(f"the snapshot of the tree has layout version {layout}; this replica reads {LAYOUT}")
-    if not 1 <= level <= FEATURE_LEVEL:
-        raise UnknownCommand(f"the snapshot of the tree has feature level {level}; this replica knows {FEATURE_LEVEL}")
+    check_level(level, supported_level)
     counts = {KIND_SESSION: 0, KIND_ZNODE: 0}
     first = True
     while True:

@@ -15,7 +15,7 @@ from typing import Final
 from synod.base import BALLOT_ZERO, Ballot, Corruption, invariant
 
 from ._acl import OPEN_ACL, OPEN_WIRE, READ_ONLY_ACL, Acl, Acls, Identity, scan_entries
-from ._batch import FEATURE_LEVEL
+from ._batch import FEATURE_LEVEL, FEATURE_LEVEL_FIRST
 from ._digest import Digest, Entity
 from ._paths import ROOT, parent_path
 from ._scan import Scanner
@@ -45,6 +45,7 @@ class State:
         zxid: where the counter starts. A new cell in memory, and a restored one, start past every zxid
             that a client can have seen.
         configuration: the cell's first configuration, as its canonical bytes.
+        supported_level: the highest feature level whose rules this replica knows; only tests say another.
 
     Invariant: `nodes` has the parent of every znode but the root's.
     Invariant: `containers` has exactly the paths of the containers.
@@ -67,10 +68,11 @@ class State:
         "origins",
         "sessions",
         "slot",
+        "supported_level",
         "zxid",
     )
 
-    def __init__(self, *, zxid: int = 0, configuration: bytes = b"") -> None:
+    def __init__(self, *, zxid: int = 0, configuration: bytes = b"", supported_level: int = FEATURE_LEVEL) -> None:
         invariant(0 <= zxid < ZXID_MAX, "a zxid starts between 0 and 2**62")
         self.zxid = zxid
         self.slot = 0
@@ -78,7 +80,8 @@ class State:
         self.opening_ballot: Ballot = BALLOT_ZERO
         self.origins: dict[int, tuple[int, int]] = {}
         self.configuration = configuration
-        self.feature_level = FEATURE_LEVEL
+        self.supported_level = supported_level
+        self.feature_level = FEATURE_LEVEL_FIRST
         self.nodes: dict[bytes, Znode] = {}
         self.sessions: dict[int, Session] = {}
         self.containers: dict[bytes, None] = {}
@@ -98,11 +101,15 @@ class State:
             (ZOOKEEPER, b"", OPEN_ACL),
             (QUOTA, b"", OPEN_ACL),
             (CONFIG, self.configuration, READ_ONLY_ACL),
-            (FEATURES, b'{"feature_level": %d}' % self.feature_level, READ_ONLY_ACL),
+            (FEATURES, self.features(), READ_ONLY_ACL),
         ):
             parent = None if path in (ROOT, FEATURES) else self.nodes[parent_path(path)]
             self.attach(self.new_znode(path, data, acl, 0, 0, 0), parent)
         self.nodes[CONFIG].aversion = -1  # ZooKeeper's is set with "any version" and shows it ever after
+
+    def features(self) -> bytes:
+        """What the reserved znode tells clients."""
+        return b'{"feature_level": %d}' % self.feature_level
 
     # -- the choke point -------------------------------------------------------------------------------
 
@@ -248,7 +255,7 @@ class State:
         self._snapshot_epoch += 1
         entities: list[Entity] = list(self.sessions.values())
         entities.extend(self.nodes.values())
-        self._walk = SnapshotWalk(self._snapshot_epoch, self._head().encode(), entities)
+        self._walk = SnapshotWalk(self._snapshot_epoch, self.feature_level, self._head().encode(), entities)
 
     def snapshot_step(self, bytes_max: int) -> bytes | None:
         """The next chunk of the snapshot that was begun; None when it is whole, or none was begun."""
@@ -273,7 +280,7 @@ class State:
         self.containers.clear()
         self.data_bytes = 0
         self._digest = Digest()
-        for kind, record in read_records(chunks):
+        for kind, record in read_records(chunks, self.supported_level):
             if kind == KIND_HEAD:
                 self._load_head(record)
             elif kind == KIND_SESSION:
@@ -298,7 +305,7 @@ class State:
 
     def _load_head(self, record: bytes) -> None:
         head = Head.decode(record)
-        if not 1 <= head.level <= FEATURE_LEVEL:
+        if not FEATURE_LEVEL_FIRST <= head.level <= self.supported_level:
             raise _corruption(f"the cell's feature level is {head.level}")
         self.slot, self.zxid, self.cell_time_ms = head.slot, head.zxid, head.cell_time_ms
         self.opening_ballot = Ballot(*head.opening)

@@ -48,6 +48,7 @@ from ._acl import IP, OPEN_ACL, OPEN_WIRE, Identity, scan_entries
 from ._batch import (
     COMMAND_EXPIRE,
     COMMAND_SILENT,
+    FEATURE_LEVEL,
     Attach,
     Auth,
     Batch,
@@ -56,6 +57,7 @@ from ._batch import (
     Group,
     Liveness,
     Opening,
+    Raise,
     Slice,
     parse_batch,
 )
@@ -75,7 +77,7 @@ from ._paths import ROOT, parent_path
 from ._read import Reader, reply
 from ._scan import INT, Scanner
 from ._session import Session
-from ._state import SPECIAL, State
+from ._state import FEATURES, SPECIAL, State
 from ._watches import CHILD, DATA, Watches
 from ._writes import Writer
 from ._znode import STAT_BYTES, Znode, int32, names_bytes, next_version, stat_bytes
@@ -160,27 +162,35 @@ class Tree(State):
     Args:
         zxid: where the counter of a new cell starts; see `State`.
         configuration: the cell's configuration as its canonical bytes; readable at `/zookeeper/config`.
+        supported_level: see `State`.
         fast: False leaves the fast paths out: the slow twin that they are compared with.
     """
 
     __slots__ = ("_fast", "_reader", "_writer", "watches")
 
-    def __init__(self, *, zxid: int = 0, configuration: bytes = b"", fast: bool = True) -> None:
-        super().__init__(zxid=zxid, configuration=configuration)
+    def __init__(
+        self,
+        *,
+        zxid: int = 0,
+        configuration: bytes = b"",
+        supported_level: int = FEATURE_LEVEL,
+        fast: bool = True,
+    ) -> None:
+        super().__init__(zxid=zxid, configuration=configuration, supported_level=supported_level)
         self._fast = fast
         self.watches = Watches(self)
         self._writer = Writer(self, self.watches)
         self._reader = Reader(self, self.watches)
 
     @classmethod
-    def restore(cls, chunks: Iterable[bytes]) -> Tree:
+    def restore(cls, chunks: Iterable[bytes], supported_level: int = FEATURE_LEVEL) -> Tree:
         """The state that a snapshot describes.
 
         Raises:
             Corruption: the bytes are no whole and sound snapshot.
             UnknownCommand: it was written by a version that knows more: this replica is too old for it.
         """
-        tree = cls()
+        tree = cls(supported_level=supported_level)
         tree._load(chunks)
         return tree
 
@@ -211,7 +221,7 @@ class Tree(State):
         invariant(slot == self.slot + 1, f"slot {slot} is applied right after slot {slot - 1}, not {self.slot}")
         digest_now = slot % DIGEST_SLOTS == 0
         if batch:
-            parsed = parse_batch(batch)
+            parsed = parse_batch(batch, self.supported_level)
             self.slot = slot
             self._pass_time(parsed, sink)
             for command in parsed.commands:
@@ -223,6 +233,8 @@ class Tree(State):
                     self.opening_ballot = command.ballot
                 elif isinstance(command, DigestNow):
                     digest_now = True
+                elif isinstance(command, Raise):
+                    self._raise_level(command.level, sink)
         self.slot = slot
         if digest_now:
             self.freeze()
@@ -235,6 +247,15 @@ class Tree(State):
         self.cell_time_ms = now
         if self.containers and now // CONTAINER_REAP_MS > before // CONTAINER_REAP_MS:
             self._reap_containers(sink)
+
+    def _raise_level(self, level: int, sink: Sink) -> None:
+        """Other rules are in force from here on; clients find the level in the reserved znode."""
+        if level > self.feature_level:
+            self.zxid += 1
+            self._writer.zxid = self.zxid
+            self.feature_level = level
+            self._writer.replace(self.nodes[FEATURES], self.features())
+            self._writer.settle(sink)
 
     def _reap_containers(self, sink: Sink) -> None:
         """Delete containers that had children and have none: the way they are meant to go."""

@@ -182,6 +182,12 @@ class Writer:
             return ERR_BAD_ARGUMENTS
         if version not in (-1, node.version):
             return ERR_BAD_VERSION
+        self.replace(node, data)
+        return node
+
+    def replace(self, node: Znode, data: bytes | None) -> None:
+        """Give a znode another value, whoever asks."""
+        state = self.state
         self._note(_CHANGED, node, None)
         state.touch(node)
         state.data_bytes += len(data or b"") - len(node.data or b"")
@@ -189,7 +195,6 @@ class Writer:
         node.version = next_version(node.version)
         node.mzxid = self.zxid
         node.mtime = self.wall_ms
-        return node
 
     def set_acl(self, path: bytes, acl: list[AclEntry] | None, version: int) -> Znode | int:
         """Replace the ACL of a znode; returns it. Not allowed inside a multi, hence not journalled."""

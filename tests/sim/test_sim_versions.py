@@ -1,0 +1,89 @@
+"""A cell of two versions, one of which applies the log by other rules once the cell's feature level allows it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from synod.base import MILLISECOND, SECOND
+from synod.sim import Plan, World, run_seed, summary
+from synod.sim._machine import LEVEL_NEW, Machine  # a test of the simulator may open its machines
+
+CALM = Plan.calm(replicas=3, clients=3)
+UPGRADES = dataclasses.replace(
+    CALM, versions=True, crashes=True, resets=True, hand_overs=True, snapshots=True, fault_every=300 * MILLISECOND
+)
+
+
+@pytest.mark.parametrize("first", [0, 5])
+def test_machines_are_upgraded_one_by_one_while_faults_go_on(first: int) -> None:
+    """Versions come and go under load and crashes: no oracle finds anything, and in the end the new rules are in force."""
+    outcomes = [run_seed(seed, UPGRADES) for seed in range(first, first + 5)]
+    assert [(outcome.seed, outcome.violation) for outcome in outcomes if outcome.violation] == []
+    fired = summary(outcomes)
+    assert fired["level raised"] == len(outcomes)
+    assert {"upgrade", "roll-back", "crash", "snapshot"} <= set(fired)
+
+
+def running(levels: tuple[int, int, int]) -> World:
+    """A calm cell whose machines run these versions, after a while."""
+    world = World(5, CALM)
+    for machine, level in zip(world.machines.values(), levels, strict=True):
+        machine.level = level
+    world.begin()
+    world.run(world.now + 5 * SECOND)
+    return world
+
+
+def level_of(machine: Machine) -> int:
+    assert machine.replica is not None
+    return machine.replica.tree.feature_level
+
+
+def restart(world: World, machine: Machine, level: int) -> None:
+    if machine.replica is not None:
+        machine.kill(power_cut=False)
+    machine.level = level
+    machine.start()
+    world.run(world.now + 3 * SECOND)
+
+
+def test_the_level_waits_for_the_last_machine() -> None:
+    """Two of three know the new rules: they apply by the old ones, and the third may come back whenever it likes."""
+    world = running((1, LEVEL_NEW, LEVEL_NEW))
+    first, second, third = world.machines.values()
+    assert [level_of(m) for m in (first, second, third)] == [1, 1, 1]
+    restart(world, third, 1)  # rolled back: nothing stands in the way
+    assert [level_of(m) for m in (first, second, third)] == [1, 1, 1]
+    restart(world, third, LEVEL_NEW)
+    first.kill(power_cut=False)
+    world.run(world.now + 5 * SECOND)
+    assert [level_of(m) for m in (second, third)] == [1, 1], "one that is away may be of any version"
+    restart(world, first, LEVEL_NEW)
+    assert [level_of(m) for m in (first, second, third)] == [LEVEL_NEW] * 3
+    world.quiet = True
+    world.run(world.now + 5 * SECOND)
+    world._compare_states()
+
+
+def test_an_older_version_is_refused_and_stops_once_the_level_is_raised() -> None:
+    """It cannot apply what the others apply, so it does nothing; the others go on, and the new version brings it back."""
+    world = running((LEVEL_NEW, LEVEL_NEW, LEVEL_NEW))
+    machine = world.machines[2]
+    assert level_of(machine) == LEVEL_NEW
+    machine.kill(power_cut=False)
+    machine.level = 1
+    machine.start()  # its log says at once that it is too old
+    assert machine.replica is None
+    assert world.counts["too old"] == 1
+    machine.wipe()  # and with an empty disk the others say it
+    machine.level = 1
+    machine.start()
+    world.run(world.now + 3 * SECOND)
+    assert machine.replica is not None
+    assert machine.replica.tree.slot == 0
+    assert world.counts["older version refused"] > 0
+    done = {client.id: client.finished for client in world.clients.values()}
+    world.run(world.now + 3 * SECOND)
+    assert all(client.finished > done[client.id] for client in world.clients.values())
