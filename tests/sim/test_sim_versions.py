@@ -6,7 +6,8 @@ import dataclasses
 
 import pytest
 
-from synod.base import MILLISECOND, SECOND
+from synod.base import MILLISECOND, SECOND, RemoteProtocolError
+from synod.replica import Hello, decode_message, encode_message
 from synod.sim import Plan, World, run_seed, summary
 from synod.sim._machine import LEVEL_NEW, Machine  # a test of the simulator may open its machines
 
@@ -26,7 +27,7 @@ def test_machines_are_upgraded_one_by_one_while_faults_go_on(first: int) -> None
     assert {"upgrade", "roll-back", "crash", "snapshot"} <= set(fired)
 
 
-def running(levels: tuple[int, int, int]) -> World:
+def running(levels: tuple[int, ...]) -> World:
     """A calm cell whose machines run these versions, after a while."""
     world = World(5, CALM)
     for machine, level in zip(world.machines.values(), levels, strict=True):
@@ -49,10 +50,12 @@ def restart(world: World, machine: Machine, level: int) -> None:
     world.run(world.now + 3 * SECOND)
 
 
-def test_the_level_waits_for_the_last_machine() -> None:
+@pytest.mark.parametrize("last", [1, 2, 3])
+def test_the_level_waits_for_the_last_machine(last: int) -> None:
     """Two of three know the new rules: they apply by the old ones, and the third may come back whenever it likes."""
-    world = running((1, LEVEL_NEW, LEVEL_NEW))
-    first, second, third = world.machines.values()
+    world = running(tuple(1 if id_ == last else LEVEL_NEW for id_ in (1, 2, 3)))
+    first = world.machines[last]
+    second, third = (machine for machine in world.machines.values() if machine is not first)
     assert [level_of(m) for m in (first, second, third)] == [1, 1, 1]
     restart(world, third, 1)  # rolled back: nothing stands in the way
     assert [level_of(m) for m in (first, second, third)] == [1, 1, 1]
@@ -84,6 +87,15 @@ def test_an_older_version_is_refused_and_stops_once_the_level_is_raised() -> Non
     assert machine.replica is not None
     assert machine.replica.tree.slot == 0
     assert world.counts["older version refused"] > 0
+    new, newer = world.machines[1].replica, world.machines[3].replica
+    assert new is not None
+    assert newer is not None
+    older = decode_message(newer.hello())
+    assert isinstance(older, Hello)
+    with pytest.raises(RemoteProtocolError, match="at feature level 2, and the version of synod on replica 3 knows"):
+        new.check_hello(encode_message(dataclasses.replace(older, feature_level=1)))
+    with pytest.raises(RemoteProtocolError, match="at feature level 2, as replica 1 says, and this version of synod"):
+        machine.replica.check_hello(new.hello())
     done = {client.id: client.finished for client in world.clients.values()}
     world.run(world.now + 3 * SECOND)
     assert all(client.finished > done[client.id] for client in world.clients.values())
