@@ -86,7 +86,7 @@ def test_the_encoding_of_a_configuration_stays_as_it_is() -> None:
     configuration = Configuration(CELL, members([1, 2]))
     assert configuration.encode() == (
         b'{"cell_id":"0123456789abcdef0123456789abcdef",'
-        b'"members":[[1,"127.0.0.1:7001",1,"voter"],[2,"127.0.0.1:7002",1,"voter"]]}'
+        b'"generation":0,"members":[[1,"127.0.0.1:7001",1,"voter",0],[2,"127.0.0.1:7002",1,"voter",0]],"retired":[]}'
     )
 
 

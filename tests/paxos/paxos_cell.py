@@ -12,8 +12,15 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
 
-from synod.base import BALLOT_ZERO, MILLISECOND, SECOND, Ballot, Entry
+from synod.base import BALLOT_ZERO, MILLISECOND, SECOND, Ballot, Change, Configuration, Entry, Member, is_change
 from synod.paxos import Durable, Paxos, PaxosMessage, PaxosOptions, TakeOver, Write, decode, encode
+
+
+def configuration_of(voters: Iterable[int], learners: Iterable[int] = ()) -> Configuration:
+    """Members by their ids alone."""
+    roles = {**dict.fromkeys(voters, "voter"), **dict.fromkeys(learners, "learner")}
+    members = tuple(Member(i, f"127.0.0.1:{7000 + i}", role=roles[i]) for i in sorted(roles))
+    return Configuration("5e" * 16, members)
 
 
 @dataclass
@@ -77,8 +84,7 @@ class Cell:
         self.grants[i] = {}
         self.up[i] = Paxos(
             me=i,
-            voters=self.voters,
-            learners=self.learners,
+            configuration=configuration_of(self.voters, self.learners),
             options=self.options,
             durable=self.disks[i].durable(),
             applied=applied,
@@ -157,7 +163,7 @@ class Cell:
             if (i, peer) not in self.cut and not self.lose(i, peer, message):
                 self.wire.append((i, peer, encode(message)))
         for entry in ready.chosen:
-            self.log.append(f"{i} applies {entry.slot} {entry.value.decode()!r}")
+            self.log.append(f"{i} applies {entry.slot} {bytes_words(entry.value)}")
             self.applied[i].append(entry)
         for ask, slot in ready.grants:
             self.log.append(f"{i} may read at {slot}")
@@ -261,6 +267,13 @@ class Cell:
             self.up[i].propose(value, self.now)
             self.settle()
 
+    def change(self, i: int, after: Configuration) -> bytes:
+        """Replica i proposes other members; gives the value. Nothing is delivered yet."""
+        before = self.up[i].configuration
+        value = Change(after, before.digest(), bytes(16)).encode()
+        self.up[i].propose(value, self.now)
+        return value
+
     def values(self, i: int) -> list[bytes]:
         """What a replica has applied, without the opening batches and the no-ops."""
         return [entry.value for entry in self.applied[i] if entry.value not in (b"", b"open")]
@@ -284,14 +297,18 @@ def words(thing: object) -> str:
 
 
 def entry_words(entry: Entry) -> str:
-    return f"{entry.slot}={entry.value.decode()!r}@{entry.ballot}"
+    return f"{entry.slot}={bytes_words(entry.value)}@{entry.ballot}"
+
+
+def bytes_words(value: bytes) -> str:
+    return f"<change {Change.decode(value).configuration.generation}>" if is_change(value) else repr(value.decode())
 
 
 def value_words(value: object) -> str:
     if isinstance(value, Ballot):
         return str(value)
     if isinstance(value, bytes):
-        return repr(value.decode())
+        return bytes_words(value)
     if isinstance(value, tuple):
         return f"[{' '.join(entry_words(v) if isinstance(v, Entry) else str(v) for v in value)}]"
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -18,7 +18,7 @@ from collections.abc import Collection, Hashable, Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, NamedTuple, TypeAlias
 
-from paxos_cell import Disk
+from paxos_cell import Disk, configuration_of
 
 from synod.base import Ballot
 from synod.paxos import (
@@ -151,7 +151,7 @@ class Explorer:
     def birth(self, me: int, disk: Disk, life: int) -> Local:
         paxos = Paxos(
             me=me,
-            voters=VOTERS,
+            configuration=configuration_of(VOTERS),
             options=self.options,
             durable=disk.durable(),
             applied=0,
@@ -159,7 +159,8 @@ class Explorer:
             now=0,
         )
         for peer in VOTERS:
-            paxos.connected(peer, 0)
+            if peer != me:
+                paxos.connected(peer, 0)
         return Local(paxos, disk, life=life)
 
     def run(self, state: int, event: tuple[Any, ...]) -> Step:

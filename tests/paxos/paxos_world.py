@@ -10,6 +10,8 @@ import heapq
 import random
 from dataclasses import dataclass, field
 
+from paxos_cell import configuration_of
+
 from synod.base import BALLOT_ZERO, MILLISECOND, SECOND, Ballot, Entry
 from synod.paxos import Accepted, Durable, Paxos, PaxosOptions, Promise, decode, encode
 
@@ -88,7 +90,7 @@ class World:
         durable = Durable(disk.promised, tuple(disk.entries[s] for s in sorted(disk.entries)), disk.mark, 0)
         self.up[i] = Paxos(
             me=i,
-            voters=self.ids,
+            configuration=configuration_of(self.ids),
             options=self.options,
             durable=durable,
             applied=0,

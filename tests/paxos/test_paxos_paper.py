@@ -10,7 +10,7 @@ import random
 from itertools import permutations
 
 import pytest
-from paxos_cell import Cell, Disk, durable, entries
+from paxos_cell import Cell, Disk, configuration_of, durable, entries
 
 from synod.base import MILLISECOND, SECOND, Ballot
 from synod.paxos import (
@@ -49,13 +49,12 @@ def replica(
     """One replica, connected to all the others, whose disk the test syncs by hand."""
     paxos = Paxos(
         me=me,
-        voters=voters,
+        configuration=configuration_of(voters, learners),
         options=PaxosOptions(in_flight_slots_max=4),
         durable=held or durable(),
         applied=0,
         rng=random.Random(1),
         now=NOW,
-        learners=learners,
     )
     for peer in (*voters, *learners):
         if peer != me:

@@ -8,7 +8,7 @@ import struct
 from synod.base import MILLISECOND, SECOND, Ballot, Configuration, Member
 from synod.paxos import Heartbeat
 from synod.paxos import encode as encode_paxos
-from synod.replica import Replica, ReplicaOptions
+from synod.replica import Hello, Replica, ReplicaOptions
 from synod.storage import Identity, MemoryFileSystem, Store, format_directory
 from synod.tree import FEATURE_LEVEL, Tree, encode_batch, encode_digest_now
 
@@ -101,7 +101,7 @@ def test_a_follower_looks_after_what_waits() -> None:
     """
     alone = Alone(members=3)
     replica = alone.replica
-    replica.peer_connected(2, alone.now)
+    replica.peer_connected(Hello(1, 1, bytes(16), bytes(16), 2, 1, 1, 1, 1, Ballot(0, 0), 0), alone.now)
     replica.client_opened(1, alone.now)
     replica.client_data(1, struct.pack(">iiqiqi", 44, 0, 1 << 40, 30_000, 0, 16) + bytes(16), alone.now)
     closed_at = 0

@@ -320,9 +320,9 @@ def test_random_histories_give_back_what_the_slow_twin_holds() -> None:
 # -- golden bytes --------------------------------------------------------------------------------------------------
 
 GOLDEN_IDENTITY = (
-    b'{"configuration": "{\\"cell_id\\":\\"0123456789abcdef0123456789abcdef\\",\\"members\\":['
-    b'[1,\\"127.0.0.1:7100\\",1,\\"voter\\"],[2,\\"127.0.0.2:7100\\",1,\\"voter\\"],'
-    b'[3,\\"127.0.0.3:7100\\",1,\\"voter\\"]]}", "format": 1, "incarnation": 1, "replica_id": 2}\n'
+    b'{"configuration": "{\\"cell_id\\":\\"0123456789abcdef0123456789abcdef\\",\\"generation\\":0,\\"members\\":['
+    b'[1,\\"127.0.0.1:7100\\",1,\\"voter\\",0],[2,\\"127.0.0.2:7100\\",1,\\"voter\\",0],'
+    b'[3,\\"127.0.0.3:7100\\",1,\\"voter\\",0]],\\"retired\\":[]}", "disk": 0, "format": 1, "incarnation": 1, "replica_id": 2}\n'
 )
 
 GOLDEN_SEGMENT = bytes.fromhex(
@@ -337,8 +337,8 @@ GOLDEN_SEGMENT = bytes.fromhex(
     "02"  # promised: replica
     "0000000000004000"  # size of the file
     "0000000000000000"  # groups before
-    "c81d845dc4910d561a9f5bc2ea45d040"  # digest of the configuration
-    "41c84ec5"  # CRC
+    "b7353b40907c04b2a9fb13dc0d75fcd0"  # digest of the configuration
+    "2fa7b9ae"  # CRC
 )
 
 GOLDEN_HEAD = bytes.fromhex(
@@ -366,7 +366,7 @@ GOLDEN_HEAD = bytes.fromhex(
 def test_golden_bytes_of_the_identity() -> None:
     """The first file that every directory has; a change of these bytes is a new format version."""
     fs = memory()
-    assert content(fs, f"{DIRECTORY}/identity.json") == GOLDEN_IDENTITY + b"ab556a9f\n"
+    assert content(fs, f"{DIRECTORY}/identity.json") == GOLDEN_IDENTITY + b"398cdf4c\n"
     open_store(fs)
     assert content(fs, f"{DIRECTORY}/boot.json") == b'{"boot": 1}\n9f0cf72a\n'
     assert load_identity(fs, DIRECTORY) == IDENTITY

@@ -5,7 +5,7 @@ Knows nothing of the other rooms and does no I/O. Read `_types` first, then the 
 
 from __future__ import annotations
 
-from ._configuration import CELL_ID_DIGITS, Configuration, Member, Role
+from ._configuration import CELL_ID_DIGITS, Change, Configuration, Member, Role, is_change
 from ._errors import (
     AuthFailed,
     BadArguments,
@@ -69,6 +69,7 @@ __all__ = [
     "BadArguments",
     "BadVersion",
     "Ballot",
+    "Change",
     "Clock",
     "ConfigError",
     "Configuration",
@@ -112,4 +113,5 @@ __all__ = [
     "UserError",
     "error_for_code",
     "invariant",
+    "is_change",
 ]

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
-from synod.base import Ballot, Entry, Micros, ReplicaId, Slot, invariant
+from synod.base import Ballot, Entry, Micros, ReplicaId, Slot, invariant, is_change
 
 from ._messages import Promise
 from ._quorum import is_quorum, quorum_mark
@@ -100,7 +100,7 @@ class Candidacy:
     def open_slots(self, mark: Slot) -> list[tuple[Slot, bytes]] | None:
         """What must be proposed again past `mark`: per slot the value of the highest ballot reported (P2c).
 
-        Gaps are filled with no-ops. None when for some slot too few acceptors *know* what they accepted: an
+        No further than the first change of the members: what comes after it is for other voters to decide. Gaps are filled with no-ops. None when for some slot too few acceptors *know* what they accepted: an
         acceptor with a rotten record must not pass for one that accepted nothing.
         """
         answers = [(peer, answer) for peer, answer in self.answers.items() if answer.complete]
@@ -121,6 +121,8 @@ class Candidacy:
                 return None
             found = best.get(slot)
             proposals.append((slot, b"" if found is None else found.value))
+            if found is not None and is_change(found.value):
+                break
         return proposals
 
 
@@ -198,10 +200,12 @@ class Reign:
     """Phase 2 of one ballot: proposals, and who acknowledges them.
 
     Invariant: `open` holds exactly the slots from the chosen mark + 1 to `next_slot` - 1, in order.
+    Invariant: while it is `changing`, the last open slot is a change of the members, and nothing more is proposed.
     """
 
     __slots__ = (
         "ballot",
+        "changing",
         "confirmations",
         "connected_at",
         "handing_over_until",
@@ -221,6 +225,7 @@ class Reign:
         self.next_slot = next_slot
         self.open: dict[Slot, Proposal] = {}
         self.opening_slot: Slot = 0
+        self.changing = False
         self.confirmations = Confirmations()
         self.progress: dict[ReplicaId, Progress] = {}
         self.connected_at = now
@@ -238,6 +243,8 @@ class Reign:
 
     def add(self, value: bytes) -> Entry:
         """Propose a value for the next slot."""
+        invariant(not self.changing, "nothing is proposed behind a change of the members that is not chosen")
+        self.changing = is_change(value)
         entry = Entry(self.next_slot, self.ballot, value)
         self.next_slot += 1
         self.open[entry.slot] = Proposal(entry)
@@ -291,11 +298,15 @@ class Reign:
 
     def quorum_connected(self, me: ReplicaId, timeout: Micros, now: Micros) -> bool:
         """Whether a quorum, this leader included, has answered within the timeout and is able to accept."""
+        return is_quorum(self.near(me, timeout, now), self.voters)
+
+    def near(self, me: ReplicaId, timeout: Micros, now: Micros) -> list[ReplicaId]:
+        """Who has answered within the timeout and is able to accept, this leader included; those who never vote too."""
         near = [me]
         for peer, progress in self.progress.items():
             if progress.accepts and now - progress.acked_at <= timeout:
                 near.append(peer)
-        return is_quorum(near, self.voters)
+        return near
 
     def confirmed_seq(self, me: ReplicaId) -> int:
         """The latest confirm round that a quorum, this leader included, has answered."""

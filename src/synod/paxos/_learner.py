@@ -6,11 +6,24 @@ lost. Everything else is fetched from a replica that knows it to be chosen, writ
 once durable, without a gap.
 
     delivered <= mark <= target      handed out; known and held here; known to be chosen somewhere
+
+The mark also decides who the members are: `configuration` is what every slot up to it has made of them, and so the
+one under which the slots past it are decided, up to and including the next change.
 """
 
 from __future__ import annotations
 
-from synod.base import BALLOT_ZERO, Ballot, Entry, Micros, ReplicaId, Slot, invariant
+from synod.base import (
+    BALLOT_ZERO,
+    Ballot,
+    Configuration,
+    Entry,
+    Micros,
+    ReplicaId,
+    Slot,
+    invariant,
+    is_change,
+)
 
 from ._acceptor import Acceptor, cost
 from ._messages import Slots
@@ -22,6 +35,7 @@ class Learner:
 
     Invariant: `log_start` <= `delivered` <= `mark`.
     Invariant: every slot of `delivered` + 1 .. `mark` is held by the acceptor, with the chosen value.
+    Invariant: `configuration` is that after the slot `mark`; `changes` counts the changes passed in this life.
     Invariant: every slot past `floor` and up to `mark` is held in memory; `chosen_bytes` is their cost.
     """
 
@@ -30,7 +44,9 @@ class Learner:
         "_cache_bytes_max",
         "_told_ballot",
         "_told_mark",
+        "changes",
         "chosen_bytes",
+        "configuration",
         "delivered",
         "fetch_from",
         "fetched_at",
@@ -41,7 +57,14 @@ class Learner:
         "writing",
     )
 
-    def __init__(self, acceptor: Acceptor, durable: Durable, applied: Slot, cache_bytes_max: int) -> None:
+    def __init__(
+        self,
+        acceptor: Acceptor,
+        durable: Durable,
+        applied: Slot,
+        configuration: Configuration,
+        cache_bytes_max: int,
+    ) -> None:
         self._acceptor = acceptor
         self._cache_bytes_max = cache_bytes_max
         self.log_start = durable.log_start
@@ -49,9 +72,10 @@ class Learner:
         self.delivered = applied
         self.mark = applied
         self.chosen_bytes = 0
+        self.configuration = configuration
+        self.changes = 0
         while self.mark < durable.chosen_mark and self.mark + 1 in acceptor.entries:
-            self.mark += 1
-            self.chosen_bytes += cost(acceptor.entries[self.mark])
+            self._pass(acceptor.entries[self.mark + 1])
         # The mark that the log knew may lie past a record that is rotten: that slot is to be fetched.
         self.target = max(self.mark, durable.chosen_mark, durable.lost_upto)
         self._told_ballot = BALLOT_ZERO
@@ -81,8 +105,15 @@ class Learner:
             entry = entries.get(self.mark + 1)
             if entry is None or entry.ballot != self._told_ballot:
                 break
-            self.mark += 1
-            self.chosen_bytes += cost(entry)
+            self._pass(entry)
+
+    def _pass(self, entry: Entry) -> None:
+        """The next slot is chosen, and held here."""
+        self.mark = entry.slot
+        self.chosen_bytes += cost(entry)
+        if is_change(entry.value):
+            self.configuration = self.configuration.after(entry.value)
+            self.changes += 1
 
     def declare(self, mark: Slot) -> None:
         """This replica leads, and a quorum holds everything up to `mark` at its ballot."""
@@ -97,8 +128,7 @@ class Learner:
 
     def _raise(self, mark: Slot) -> None:
         while self.mark < mark:
-            self.mark += 1
-            self.chosen_bytes += cost(self._acceptor.entries[self.mark])
+            self._pass(self._acceptor.entries[self.mark + 1])
         if self.mark > self.target:
             self.target = self.mark
 
@@ -120,8 +150,11 @@ class Learner:
         """The cost of what is accepted and not known to be chosen."""
         return self._acceptor.bytes - self.chosen_bytes
 
-    def installed(self, slot: Slot) -> None:
-        """A snapshot has brought the state up to `slot`; the log begins after it."""
+    def installed(self, slot: Slot, configuration: Configuration) -> None:
+        """A snapshot has brought the state up to `slot`, and who the members are there; the log begins after it."""
+        if slot > self.mark:
+            self.configuration = configuration
+            self.changes += 1
         self.log_start = max(self.log_start, slot)
         for known in range(self.floor + 1, min(slot, self.mark) + 1):
             self.chosen_bytes -= cost(self._acceptor.entries[known])

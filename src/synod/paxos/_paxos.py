@@ -5,7 +5,7 @@ and leaves once `persisted` says that the write is durable; so a Promise, an Acc
 cannot leave too early, whatever the host does.
 
 Read `step` first, then `_on_prepare` and `_on_accept` (the acceptor), `_phase_one` and `_count` (the proposer),
-`_on_told` and `_on_slots` (the learner), `_suspect` (elections), `_serve_asks` (reads).
+`_on_told` and `_on_slots` (the learner), `_suspect` (elections), `_serve_asks` (reads), `_reconfigure` (members).
 
 What each role makes of each message; empty: the message is ignored, because it is late or meant for another
 role. A *follower* here is everybody who neither leads nor has raised a ballot; `!` marks what ends the role.
@@ -34,7 +34,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, Literal
 
-from synod.base import BALLOT_ZERO, Ballot, Entry, Micros, ReplicaId, Rng, Slot, invariant
+from synod.base import BALLOT_ZERO, Ballot, Configuration, Entry, Micros, ReplicaId, Rng, Slot, invariant, is_change
 
 from ._acceptor import Acceptor
 from ._election import CLOSED_CONNECTION_SPREAD, CONNECT_SPREAD, Election
@@ -81,13 +81,14 @@ class Paxos:
 
     Args:
         me: this replica.
-        voters: the members that count, this replica among them unless it is a learner.
+        configuration: the members at the slot `applied`; what was chosen after it may have changed them.
         options: periods and bounds.
         durable: what the log gave back.
         applied: the slot of the state that the host begins with.
         rng: chance for timeouts.
         now: microseconds.
-        learners: members that learn and never count.
+        incarnation: which life of its id this replica is; another one's vote is not its own.
+        disk: the number of its disk; see `Member`.
 
     Invariant: at most one of candidacy and reign exists, and its ballot is the one promised here.
     Invariant: a leader proposes past everything that it knows to be chosen.
@@ -97,31 +98,32 @@ class Paxos:
         self,
         *,
         me: ReplicaId,
-        voters: tuple[ReplicaId, ...],
+        configuration: Configuration,
         options: PaxosOptions,
         durable: Durable,
         applied: Slot,
         rng: Rng,
         now: Micros,
-        learners: tuple[ReplicaId, ...] = (),
+        incarnation: int = 1,
+        disk: int = 0,
     ) -> None:
         self.me = me
-        self.voters = voters
+        self._incarnation = incarnation
+        self._disk = disk
         self.options = options
         self.abstaining = False
         self._lost_upto = durable.lost_upto
         self._repair_from: ReplicaId = me
         self._undecidable: tuple[Slot, list[ReplicaId]] | None = None
-        self._votes = me in voters
-        self._peers = tuple(sorted({*voters, *learners} - {me}))
         self._now = now
         self._out = PaxosReady()
         self._connected: dict[ReplicaId, None] = {}
         self._gate = Gate()
         self._acceptor = Acceptor(durable, applied)
-        self._learner = Learner(self._acceptor, durable, applied, options.cache_bytes_max)
+        self._learner = Learner(self._acceptor, durable, applied, configuration, options.cache_bytes_max)
+        self._take_members()
         self._election = Election(me, options, self._acceptor.promised, rng, now)
-        if len(voters) > 1:
+        if len(self.voters) > 1:
             self._election.wait(now)  # time to be called by a leader that is there already
         self._woken_late = False
         self._candidacy: Candidacy | None = None
@@ -140,6 +142,22 @@ class Paxos:
         if self._reign is not None:
             return "leader"
         return "follower" if self._election.leader is not None else "electing"
+
+    @property
+    def configuration(self) -> Configuration:
+        """The members after the last slot that is known to be chosen."""
+        return self._learner.configuration
+
+    @property
+    def votes(self) -> bool:
+        """Whether this replica, with this disk, is a voter."""
+        return self._votes
+
+    @property
+    def changes_known(self) -> int:
+        """How many changes of the members are known here, those included that are accepted and perhaps not chosen."""
+        ahead = any(is_change(e.value) for e in self._acceptor.entries.values() if e.slot > self._learner.mark)
+        return self._learner.configuration.generation + ahead
 
     @property
     def leader(self) -> ReplicaId | None:
@@ -175,7 +193,7 @@ class Paxos:
     @property
     def needs_opening(self) -> bool:
         """Whether the host is to call `propose_opening`."""
-        return self._reign is not None and self._reign.opening_slot == 0
+        return self._reign is not None and self._reign.opening_slot == 0 and not self._reign.changing
 
     @property
     def can_propose(self) -> bool:
@@ -185,9 +203,21 @@ class Paxos:
             reign is not None
             and 0 < reign.opening_slot <= self._learner.delivered
             and not reign.handing_over
+            and not reign.changing
             and len(reign.open) < self.options.in_flight_slots_max
             and self._gate.unsynced < self.options.unsynced_writes_max
         )
+
+    @property
+    def can_change(self) -> bool:
+        """Whether a change of the members may be proposed: nothing else is under way."""
+        reign = self._reign
+        return reign is not None and self.can_propose and not reign.open
+
+    def reaches(self, voters: Sequence[ReplicaId]) -> bool:
+        """Whether this leader is connected to a quorum of these voters, the present ones or others."""
+        reign = self._reign
+        return reign is not None and is_quorum(reign.near(self.me, self.options.election_timeout, self._now), voters)
 
     @property
     def quorum_connected(self) -> bool:
@@ -207,8 +237,6 @@ class Paxos:
     def connected(self, peer: ReplicaId, now: Micros) -> None:
         """Messages to and from a peer pass from now on, in order; those of an earlier connection are lost."""
         self._now = now
-        if peer not in self._peers:
-            return
         if peer in self._connected:
             self._lose_messages(peer)
         self._connected[peer] = None
@@ -280,6 +308,7 @@ class Paxos:
             case Probe(round_):
                 gone = self._agrees_gone(peer)
                 self._send(peer, ProbeAnswer(round_, gone, self._acceptor.promised, self._learner.mark))
+                self._ask_what_changed(peer)
             case ProbeAnswer():
                 self._on_probe_answer(peer, message)
             case Fetch(slot):
@@ -314,6 +343,7 @@ class Paxos:
         """Propose a value for the next slot; only when `can_propose`."""
         self._now = now
         invariant(self.can_propose, "only a serving leader with a free slot proposes")
+        invariant(not is_change(value) or self.can_change, "a change of the members is alone under way")
         assert self._reign is not None
         return self._propose(self._reign, value)
 
@@ -369,11 +399,12 @@ class Paxos:
             found.append(entry)
         self._send(peer, Slots(slot, self._learner.mark, not found, tuple(found)))
 
-    def installed(self, slot: Slot, now: Micros) -> None:
-        """The state up to `slot` came from a snapshot, and the log begins after it."""
+    def installed(self, slot: Slot, configuration: Configuration, now: Micros) -> None:
+        """The state up to `slot` came from a snapshot with these members in it, and the log begins after it."""
         self._now = now
         self._gate.drop(slot)
-        self._learner.installed(slot)
+        self._learner.installed(slot, configuration)
+        self._reconfigure()
         if self._reign is not None:
             self._reign.settle(self._learner.mark)
         if self._candidacy is not None:
@@ -468,6 +499,7 @@ class Paxos:
 
     def _on_prepare(self, peer: ReplicaId, message: Prepare) -> None:
         """Phase 1b. Ref: Lamport 2001 s2.2 phase 1 (b)."""
+        self._ask_what_changed(peer)
         if self.abstaining or self.repairing or not self._votes or message.ballot.replica != peer:
             return
         if not self._promise(message.ballot):
@@ -655,6 +687,7 @@ class Paxos:
         mark = reign.accepted(voter, slot, self._learner.mark)
         if mark > self._learner.mark:
             self._learner.declare(mark)
+            self._reconfigure()
 
     def _tell_mark(self, reign: Reign) -> None:
         """Tell the mark at once to those whom no Accept of this turn has told."""
@@ -768,7 +801,9 @@ class Paxos:
 
     def _on_told(self, peer: ReplicaId, ballot: Ballot, mark: Slot) -> None:
         """Take the leader's mark where we hold its ballot; fetch what we do not."""
-        if self._learner.told(ballot, mark):
+        missing = self._learner.told(ballot, mark)
+        self._reconfigure()
+        if missing:
             self._fetch(peer)
 
     def _fetch(self, peer: ReplicaId) -> None:
@@ -846,6 +881,7 @@ class Paxos:
     def _learned(self, slot: Slot) -> None:
         """Fetched entries are durable; go on where more is missing."""
         self._learner.fetched(slot)
+        self._reconfigure()
         if self._reign is not None:
             self._reign.settle(self._learner.mark)
         elif self._candidacy is not None:
@@ -861,6 +897,45 @@ class Paxos:
             self._repair_from = peer
             self._fetch(peer)
             return
+
+    # -- members -------------------------------------------------------------------------------------------
+
+    def _take_members(self) -> None:
+        configuration = self._learner.configuration
+        self._changes = self._learner.changes
+        self.voters = configuration.voters
+        self._votes = configuration.votes(self.me, self._incarnation, self._disk)
+
+    def _reconfigure(self) -> None:
+        """A change of the members is chosen, if there is news: in the slots after it others may count.
+
+        So a ballot that was promised by the old voters decides nothing more: who led, or was about to, raises a higher
+        one at once, and asks the new voters. Ref: Lamport 2001 s3 (the members are part of the state, with alpha = 1).
+        """
+        if self._changes == self._learner.changes:
+            return
+        reign, candidacy = self._reign, self._candidacy
+        if reign is not None:
+            self._tell_mark(reign)  # to those who are members no more as well: they learn it here or never
+        self._take_members()
+        if reign is None and candidacy is None:
+            return
+        hands_over = reign is not None and reign.handing_over
+        self._stand_down("the members of the cell have changed")
+        if self._may_stand() and not hands_over:
+            self._become_candidate()
+            return
+        if reign is not None:
+            self._name_heir(reign)
+        self._election.lose(self._now, self.options.probe_timeout)
+
+    def _ask_what_changed(self, peer: ReplicaId) -> None:
+        """Who is asked for a vote that it does not have may not know yet that it has one."""
+        learner = self._learner
+        if not self._votes and learner.fetch_from is None and learner.writing == 0 and not self.abstaining:
+            learner.fetch_from = peer
+            learner.fetched_at = self._now
+            self._send(peer, Fetch(learner.mark + 1))
 
     # -- elections -----------------------------------------------------------------------------------------
 

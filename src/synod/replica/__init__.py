@@ -26,7 +26,7 @@ from ._messages import (
 )
 from ._options import FRAME_BYTES_MAX, GROUP_BYTES_MAX, ReadMode, ReplicaOptions
 from ._ready import DiskWrite, LogRead, Note, Ready, SnapshotInstall, SnapshotRead, SnapshotWrite
-from ._replica import Recovered, Replica
+from ._replica import Fate, Recovered, Replica
 
 __all__ = [
     "FRAME_BYTES_MAX",
@@ -36,6 +36,7 @@ __all__ = [
     "Deadlines",
     "DigestReport",
     "DiskWrite",
+    "Fate",
     "Forward",
     "Hello",
     "LogRead",

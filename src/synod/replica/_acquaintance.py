@@ -53,7 +53,7 @@ class Acquaintance:
         that sent requests had heard a leader, so that it has promised something, in this very moment at least.
         Another, higher incarnation begins anew: it was re-admitted.
         """
-        incarnation, ballot, slot = self._seen.get(hello.id, (hello.incarnation, BALLOT_ZERO, 0))
+        incarnation, ballot, slot = self._seen.setdefault(hello.id, (hello.incarnation, BALLOT_ZERO, 0))
         if hello.incarnation > incarnation:
             self._seen[hello.id] = (hello.incarnation, hello.promised, hello.last_slot)
             self.changed = True

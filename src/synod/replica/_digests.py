@@ -17,11 +17,11 @@ SLOTS_KEPT_MAX: Final = 8
 class DigestBoard:
     """The digests that were reported, by slot and replica."""
 
-    __slots__ = ("_by_slot", "_me", "_voters")
+    __slots__ = ("_by_slot", "_me", "voters")
 
     def __init__(self, me: ReplicaId, voters: tuple[ReplicaId, ...]) -> None:
         self._me = me
-        self._voters = voters
+        self.voters = voters
         self._by_slot: dict[Slot, dict[ReplicaId, bytes]] = {}
 
     def report(self, replica: ReplicaId, slot: Slot, digest: bytes) -> str | None:
@@ -39,12 +39,12 @@ class DigestBoard:
         mine = board.get(self._me)
         if mine is None:
             return None
-        quorum = len(self._voters) // 2 + 1
+        quorum = len(self.voters) // 2 + 1
         tally: dict[bytes, int] = {}
-        for voter in self._voters:
+        for voter in self.voters:
             if voter in board:
                 tally[board[voter]] = tally.get(board[voter], 0) + 1
-        others = sorted(voter for voter in self._voters if board.get(voter, mine) != mine)
+        others = sorted(voter for voter in self.voters if board.get(voter, mine) != mine)
         if not others or tally.get(mine, 0) >= quorum:
             return None
         if any(count >= quorum for count in tally.values()):
@@ -52,7 +52,7 @@ class DigestBoard:
                 f"the state of this replica at slot {slot} has the digest {mine.hex()}, "
                 f"a quorum of the cell has another: its data must be replaced from its peers"
             )
-        if len(tally) > 1 and sum(tally.values()) == len(self._voters):
+        if len(tally) > 1 and sum(tally.values()) == len(self.voters):
             return (
                 f"the replicas disagree about the state at slot {slot} and no quorum agrees on one digest "
                 f"(this one has {mine.hex()}): restore the cell from a backup"

@@ -42,6 +42,8 @@ class Hello:
         newest: the newest one.
         feature_level: the highest level whose rules the sender knows.
         cell_level: the level that is in force, as far as the sender has applied the log.
+        disk: the number that was drawn for the sender's disk when it was formatted.
+        changes: how many changes of the members are known there, chosen or at least accepted.
     """
 
     oldest: int
@@ -55,6 +57,8 @@ class Hello:
     cell_level: int
     promised: Ballot
     last_slot: Slot
+    disk: int = 0
+    changes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +115,7 @@ class SnapshotChunk:
 
 ReplicaMessage = Hello | Forward | Touch | TouchAck | DigestReport | SnapshotAsk | SnapshotChunk
 
-_HELLO: Final = struct.Struct(">BHH16s16sBIQHHQBQ")
+_HELLO: Final = struct.Struct(">BHH16s16sBIQHHQBQQI")
 _U32: Final = struct.Struct(">I")
 _ROUND_COUNT: Final = struct.Struct(">BQI")
 _DIGEST: Final = struct.Struct(">BQ16s")
@@ -157,6 +161,8 @@ def encode_message(message: ReplicaMessage) -> bytes:
                 message.promised.round,
                 message.promised.replica,
                 message.last_slot,
+                message.disk,
+                message.changes,
             )
 
 
@@ -198,7 +204,7 @@ def _decode(data: bytes) -> ReplicaMessage:
 
 def _decode_hello(data: bytes) -> Hello:
     # The versions come first, and a later version adds to the end: every version reads this much of every hello.
-    _, oldest, newest, cell, configuration, id_, incarnation, boot, known, level, round_, replica, last = (
+    _, oldest, newest, cell, configuration, id_, incarnation, boot, known, level, round_, replica, last, *rest = (
         _HELLO.unpack_from(data)
     )
     if oldest > PEER_PROTOCOL_VERSION or newest < PEER_PROTOCOL_OLDEST:
@@ -207,7 +213,7 @@ def _decode_hello(data: bytes) -> Hello:
             f"{PEER_PROTOCOL_OLDEST} to {PEER_PROTOCOL_VERSION}: upgrade the cell by way of a version between the two"
         )
     return Hello(
-        oldest, newest, cell, configuration, id_, incarnation, boot, known, level, Ballot(round_, replica), last
+        oldest, newest, cell, configuration, id_, incarnation, boot, known, level, Ballot(round_, replica), last, *rest
     )
 
 

@@ -86,6 +86,8 @@ class Ready:
     snapshot_reads: list[SnapshotRead] = field(default_factory=list)
     snapshot_install: SnapshotInstall | None = None
     notes: list[Note] = field(default_factory=list)
+    peer_closes: list[ReplicaId] = field(default_factory=list)
+    """Peers whose connections are to be closed, once what they were sent is on its way: they are members no more."""
     more: bool = False
     """Do all this, then call `ready` again: chosen batches wait to be applied."""
     stop: str | None = None

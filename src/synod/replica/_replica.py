@@ -10,13 +10,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
 from synod.base import (
     BALLOT_ZERO,
     MILLISECOND,
     SECOND,
     Ballot,
+    Change,
+    ConfigError,
     Configuration,
     Entry,
     Micros,
@@ -25,8 +27,9 @@ from synod.base import (
     Rng,
     Slot,
     invariant,
+    is_change,
 )
-from synod.paxos import Accepted, Durable, Paxos, Probe, Promise
+from synod.paxos import Accepted, Durable, HeartbeatAck, Paxos, Probe, Promise, ReadAsk
 from synod.paxos import decode as decode_paxos
 from synod.paxos import encode as encode_paxos
 from synod.tree import (
@@ -87,6 +90,18 @@ DIGEST_ZNODES_PER_TURN: Final = 500
 
 DIGEST_PAUSE: Final = 10 * MILLISECOND
 
+CHANGES_REMEMBERED: Final = 16
+"""Ids of changes that were made: who asked for one looks at once."""
+
+Fate = Literal["open", "made", "void", "unknown"]
+"""Of a change of the members: not decided, made, without effect for ever, or passed while this replica was behind."""
+
+LEAVE_TIMEOUTS: Final = 10
+"""Election timeouts without any peer, after which a replica that was removed ends: time enough for each to come back."""
+
+_EVIDENCE: Final = (Promise, Accepted, HeartbeatAck, ReadAsk)
+"""What counts when a quorum is counted; from somebody else than the member that is meant it must not."""
+
 
 class Recovered(Protocol):
     """What the log gave back at start; `storage.Recovered` is one."""
@@ -120,7 +135,10 @@ class Replica:
     """A replica of a cell.
 
     Args:
-        id: which member of `configuration` this is.
+        id: which replica of the cell this is.
+        configuration: the first one of the cell; the tree and the log say what became of it.
+        incarnation: which life of its id this is.
+        disk: the number of its disk; see `Member`.
         recovered: what its log holds.
         tree: the state at the slot of its latest snapshot, or a new one.
         boot: its boot count, raised and made durable before.
@@ -143,11 +161,13 @@ class Replica:
         draw_secret: Callable[[int], bytes],
         now: Micros,
         wall_ms: int,
+        incarnation: int = 1,
+        disk: int = 0,
     ) -> None:
-        member = configuration.member(id)
-        invariant(member is not None, "a replica is a member of its configuration")
         self.id = id
-        self.configuration = configuration
+        self.first = configuration
+        self.incarnation = incarnation
+        self._disk = disk
         self.options = options
         self.boot = boot
         self.tree = tree
@@ -155,13 +175,13 @@ class Replica:
         self._ticked_at = now
         self.observer: Callable[[Slot, bytes], None] | None = None
         """Told every value just before it is applied: what the simulator compares between replicas."""
-        self._incarnation = member.incarnation if member is not None else 1
-        self._peers = tuple(m.id for m in configuration.members if m.id != id)
         self._now = now
         self._wall_offset_ms = wall_ms - now // MILLISECOND
         self.paxos = Paxos(
             me=id,
-            voters=configuration.voters,
+            configuration=Configuration.decode(tree.configuration),
+            incarnation=incarnation,
+            disk=disk,
             options=options.paxos,
             durable=Durable(
                 promised=recovered.promised,
@@ -175,8 +195,11 @@ class Replica:
             rng=rng,
             now=now,
         )
-        # A disk that holds nothing may be a wiped one: see `_admit`.
-        self._fresh = not (recovered.promised > BALLOT_ZERO or recovered.entries or recovered.log_start)
+        self.configuration = self.paxos.configuration
+        # A disk of the first members that holds nothing may be a wiped one: see `_admit`.
+        empty = not (recovered.promised > BALLOT_ZERO or recovered.entries or recovered.log_start)
+        self._fresh = empty and configuration.votes(id, incarnation, disk)
+        self._members_changed = False
         self._peers_begun: dict[ReplicaId, None] = {}
         self._welcomed_by: dict[ReplicaId, None] = {}
         self._has_room = True
@@ -190,7 +213,7 @@ class Replica:
         self._unapplied: deque[Entry] = deque()
         self._outbox = Outbox(id, boot)
         self._batcher = Batcher(options.batch_bytes_max)
-        self._board = DigestBoard(id, configuration.voters)
+        self._board = DigestBoard(id, self.configuration.voters)
         self._seen = Acquaintance(recovered.peers)
         self._levels = Levels()
         # What the disk is known to hold, for the hello.
@@ -207,6 +230,14 @@ class Replica:
         self._writes: deque[tuple[int, Ballot, Slot]] = deque()
         # Whom we send to.
         self._connected: dict[ReplicaId, None] = {}
+        self._hellos: dict[ReplicaId, Hello] = {}
+        self._alone_since: Micros = now
+        # Changing the members.
+        self._wanted: Change | None = None
+        self._asked_for: Change | None = None
+        self._proposed: Slot = 0  # where the change that was asked for last was proposed, if it was
+        self._made: deque[bytes] = deque(maxlen=CHANGES_REMEMBERED)
+        self._installed_upto: Slot = 0
         self._forward_to: tuple[ReplicaId | None, Ballot] = (None, BALLOT_ZERO)
         self._led_at = now
         # Leading.
@@ -249,15 +280,17 @@ class Replica:
             Hello(
                 oldest=PEER_PROTOCOL_OLDEST,
                 newest=PEER_PROTOCOL_VERSION,
-                cell_id=bytes.fromhex(self.configuration.cell_id),
-                configuration=self.configuration.digest(),
+                cell_id=bytes.fromhex(self.first.cell_id),
+                configuration=self.first.digest(),
                 id=self.id,
-                incarnation=self._incarnation,
+                incarnation=self.incarnation,
                 boot=self.boot,
                 feature_level=self.tree.supported_level,
                 cell_level=self.tree.feature_level,
                 promised=self._durable_promised,
                 last_slot=self._durable_slot,
+                disk=self._disk,
+                changes=self.paxos.changes_known,
             )
         )
 
@@ -270,23 +303,57 @@ class Replica:
         hello = decode_message(data)
         if not isinstance(hello, Hello):
             raise RemoteProtocolError("a peer did not begin with a hello")
-        if hello.cell_id != bytes.fromhex(self.configuration.cell_id):
+        if hello.cell_id != bytes.fromhex(self.first.cell_id):
             raise RemoteProtocolError(f"a replica of the cell {hello.cell_id.hex()} called; this cell is another")
-        if hello.configuration != self.configuration.digest():
+        if hello.configuration != self.first.digest():
             raise RemoteProtocolError(
                 f"replica {hello.id} was formatted with another configuration: "
                 f"its [[peers]] differ from this replica's in ids or addresses"
             )
-        if hello.id not in self._peers:
-            raise RemoteProtocolError(f"replica {hello.id} is no peer of replica {self.id}")
-        reason = self._seen.refusal(hello, self.tree.origins.get(hello.id, (0, 0))[0]) or self._levels.refusal(
-            hello, self.tree.feature_level, self.tree.supported_level
+        reason = (
+            self._no_member(hello)
+            or self._seen.refusal(hello, self.tree.origins.get(hello.id, (0, 0))[0])
+            or self._levels.refusal(hello, self.tree.feature_level, self.tree.supported_level)
         )
         if reason is not None:
             raise RemoteProtocolError(reason)
         if hello.promised > BALLOT_ZERO or hello.last_slot:
             self._peers_begun[hello.id] = None
+        if hello.changes and self._fresh and not self._members_changed:
+            self._members_changed = True
+            self._note(
+                "members",
+                f"this disk holds nothing, and the members of the cell have changed since it was formatted: it may have "
+                f"been wiped, so it does not vote; `synod member replace {self.id}` re-admits it",
+            )
         return hello
+
+    def _no_member(self, hello: Hello) -> str | None:
+        """Why who says hello is to be refused, as far as the members known here tell."""
+        id_, known = hello.id, self.configuration
+        if id_ == self.id:
+            return f"replica {id_} was called by itself: check the addresses and ids of the configs"
+        member = known.member(id_)
+        if known.has_left(id_, hello.incarnation):
+            if member is None:
+                return f"replica {id_} was removed from this cell; stop it, and delete its data"
+            return (
+                f"replica {id_} comes as incarnation {hello.incarnation}, and {member.incarnation} is the member: "
+                f"another disk has taken its place"
+            )
+        if known.holds(id_, hello.incarnation):
+            if member is not None and member.disk not in (0, hello.disk):
+                return (
+                    f"replica {id_} has another disk than the one that was promoted: its disk was wiped or replaced, "
+                    f"and it must not vote; `synod member replace {id_}` re-admits it"
+                )
+        elif hello.changes <= known.generation and known.holds(self.id, self.incarnation):
+            return f"replica {id_} is no member of this cell yet; `synod member add {id_} ADDRESS` makes it one"
+        return None  # a member, or somebody who knows later members than this replica does
+
+    def _counts(self, peer: ReplicaId) -> bool:
+        """Whether a connected peer is the member that the configuration means; else its votes are not that member's."""
+        return self.configuration.holds(peer, self._hellos[peer].incarnation)
 
     def _admit(self, now: Micros) -> None:
         """A replica that starts from nothing votes once it is sure that nobody has its word for anything.
@@ -294,16 +361,20 @@ class Replica:
         Whom it gave its word may be the only one who knows it, so all others must have welcomed it: each refuses
         a peer that shows less than it once did. Only where a quorum starts from nothing, a cell begins.
         """
-        voters = self.configuration.voters
+        if self._members_changed:
+            return  # whom it gave its word may be a member that it does not know
+        voters = self.first.voters
         begins = [v for v in voters if v == self.id or (v in self._welcomed_by and v not in self._peers_begun)]
         if 2 * len(begins) > len(voters) or all(v == self.id or v in self._welcomed_by for v in voters):
             self._fresh = False
             if self._has_room:
                 self.paxos.abstain(False, now)
 
-    def peer_connected(self, peer: ReplicaId, now: Micros) -> None:
-        """The main connection to a peer stands, and its hello was accepted."""
+    def peer_connected(self, hello: Hello, now: Micros) -> None:
+        """The main connection to a peer stands, and this hello of it was accepted."""
         self._now = now
+        peer = hello.id
+        self._hellos[peer] = hello
         self._connected[peer] = None
         self.paxos.connected(peer, now)
         if self._fresh:
@@ -315,6 +386,8 @@ class Replica:
         """The main connection to a peer is gone."""
         self._now = now
         self._connected.pop(peer, None)
+        if not self._connected:
+            self._alone_since = now
         self.paxos.disconnected(peer, now)
         if self._download is not None and self._download.peer == peer:
             self._download = None
@@ -330,6 +403,8 @@ class Replica:
             return
         if data[0] < KIND_FIRST:
             message = decode_paxos(data)
+            if isinstance(message, _EVIDENCE) and not self._counts(peer):
+                return
             if isinstance(message, Promise):
                 self._seen.showed(peer, message.ballot, 0)
             elif isinstance(message, Accepted):
@@ -435,7 +510,8 @@ class Replica:
         self._walking = None
         self._durable_slot = max(self._durable_slot, slot)
         self._outbox.skip_to(self.tree.origins.get(self.id, (0, 0)))
-        self.paxos.installed(slot, now)
+        self._installed_upto = slot
+        self.paxos.installed(slot, Configuration.decode(self.tree.configuration), now)
 
     def snapshot_refused(self, now: Micros) -> None:
         """A peer's snapshot could not be installed: fetch it again, from another peer if there is one.
@@ -459,6 +535,7 @@ class Replica:
         self.paxos.tick(now)
         self._watch_sessions(now)
         self._leave_leaderless_clients(now)
+        self._leave_for_good(now)
         if self.front.ahead:
             self.front.admit_ahead(now)
         stuck = self._outbox.stuck_since()
@@ -521,6 +598,7 @@ class Replica:
     def _turn(self, now: Micros) -> bool:
         """One pass: clients to the log, the log's answers to clients. True when it gave itself more to do."""
         front = self.front
+        self._follow_members()
         self._follow_roles()
         if front.items:
             items, front.items = front.items, []
@@ -580,6 +658,8 @@ class Replica:
             self._out.notes.append(
                 Note("level", f"the cell runs at feature level {self.tree.feature_level} from now on")
             )
+        if is_change(entry.value):
+            self._note_change(Change.decode(entry.value))
         self._digest()
 
     def _digest(self) -> None:
@@ -601,6 +681,101 @@ class Replica:
         if reason is not None and self.stopped is None:
             self.stopped = reason
 
+    # -- members -----------------------------------------------------------------------------------------
+
+    def change_members(self, change: Change, now: Micros) -> None:
+        """Have the leader, this replica, propose other members; `fate_of` tells what comes of it.
+
+        Raises:
+            ConfigError: it cannot be done now; nothing was changed.
+        """
+        self._now = now
+        reason = self._unchangeable(change)
+        if reason is not None:
+            raise ConfigError(reason)
+        self._wanted = self._asked_for = change
+        self._proposed = 0
+
+    def fate_of(self, change: Change) -> Fate:
+        """What has become of a change that this replica was asked to propose."""
+        if change.id in self._made:
+            return "made"
+        if change is self._wanted:
+            return "open"
+        if change is not self._asked_for or not self._proposed:
+            return "void"
+        if self.tree.slot < self._proposed:
+            return "open"
+        return "unknown" if self._proposed <= self._installed_upto else "void"
+
+    def _note_change(self, change: Change) -> None:
+        if change.configuration.encode() == self.tree.configuration:
+            self._made.append(change.id)
+
+    def _unchangeable(self, change: Change) -> str | None:
+        """Why a change may not be proposed here and now."""
+        paxos, new = self.paxos, change.configuration
+        if self._reign is None or self._deadlines is None:
+            return f"replica {self.id} does not lead; ask replica {paxos.leader}"
+        if self._wanted is not None or self._proposed > paxos.chosen_mark:
+            return "another change of the members is under way; wait until it is made"
+        if self.configuration.after(change.encode()) != new:
+            return "the members have changed meanwhile; look at `synod member list`, and ask again"
+        if not new.votes(self.id, self.incarnation, self._disk):
+            return f"replica {self.id} leads: another one must lead before it is removed or replaced"
+        for member in new.members:
+            lag = paxos.lag(member.id)
+            if member.role != "voter" or member.id in self.configuration.voters:
+                continue
+            if member.id not in self._connected or lag is None:
+                return f"replica {member.id} is not connected: start it, and promote it when it has caught up"
+            if lag > self.options.paxos.candidate_lag_slots_max:
+                return (
+                    f"replica {member.id} is {lag:,} slots behind, and at most "
+                    f"{self.options.paxos.candidate_lag_slots_max} are allowed: promote it when it has caught up"
+                )
+            if not self._counts(member.id) or self._hellos[member.id].disk != member.disk:
+                return f"replica {member.id} has another disk than the one that is to be promoted"
+        if not paxos.reaches(new.voters):
+            return (
+                f"with the voters {', '.join(map(str, new.voters))} the cell would have no quorum that is connected "
+                f"to replica {self.id}, which leads"
+            )
+        return None
+
+    def disk_of(self, peer: ReplicaId) -> int | None:
+        """The number of a connected peer's disk."""
+        return self._hellos[peer].disk if peer in self._connected else None
+
+    def _follow_members(self) -> None:
+        """Other members are chosen: let go of those who are none any more."""
+        if self.paxos.configuration is self.configuration:
+            return
+        self.configuration = self.paxos.configuration
+        self._board.voters = self.configuration.voters
+        ids = ", ".join(f"{m.id} ({m.role})" if m.role != "voter" else str(m.id) for m in self.configuration.members)
+        self._note("members", f"the members of the cell are {ids}")
+        if not self.has_left:
+            self._out.peer_closes.extend(peer for peer in self._connected if self._no_member(self._hellos[peer]))
+        me = self.configuration.member(self.id)
+        if me is not None and me.incarnation == self.incarnation and me.disk not in (0, self._disk):
+            self._note(
+                "members",
+                f"another disk than this one was promoted: this one does not vote; "
+                f"`synod member replace {self.id}` re-admits it",
+            )
+
+    @property
+    def has_left(self) -> bool:
+        """Whether this replica was removed or replaced, as far as it knows."""
+        return self.configuration.has_left(self.id, self.incarnation)
+
+    def _leave_for_good(self, now: Micros) -> None:
+        """Who was removed stays while anybody wants to hear of it: perhaps nobody else knows that it was chosen."""
+        alone = not self._connected and now - self._alone_since >= LEAVE_TIMEOUTS * self.options.paxos.election_timeout
+        if self.has_left and alone and self.stopped is None:
+            self.stopped = "it was removed from the cell, or another disk has taken its place; its data can be deleted"
+
     # -- leading -----------------------------------------------------------------------------------------
 
     def _follow_roles(self) -> None:
@@ -615,6 +790,7 @@ class Replica:
             self._settling.clear()
             self._touch_asks.clear()
             self._touches_gathered.clear()
+            self._wanted = None
         if self._reign is not None and self._deadlines is None and paxos.serving:
             self._begin_to_serve()
         forward_to = (paxos.leader, paxos.ballot)
@@ -657,7 +833,11 @@ class Replica:
             for session in self._deadlines.awaking:
                 self._batcher.add_command(encode_awake(session, self.tree.sessions[session].attach_epoch, self._reign))
             self._deadlines.awaking.clear()
-        level = self._levels.to_raise(self.tree.feature_level, self.tree.supported_level, self._peers, self._connected)
+        if self._wanted is not None:
+            self._propose_change(self._wanted, now)
+            return
+        others = [member.id for member in self.configuration.members if member.id != self.id]
+        level = self._levels.to_raise(self.tree.feature_level, self.tree.supported_level, others, self._connected)
         if level is not None:
             self._batcher.add_command(encode_raise(level))
         while paxos.can_propose and (self._batcher or self._time_is_due(now)):
@@ -668,6 +848,12 @@ class Replica:
             self._proposed_at = now
             if not self._batcher.urgent:
                 self._settling.append((slot, self._deadlines.proposed()))
+
+    def _propose_change(self, change: Change, now: Micros) -> None:
+        """Alone: once everything before it is chosen; nothing more is proposed meanwhile."""
+        if self.paxos.can_change:
+            self._proposed = self.paxos.propose(change.encode(), now)
+            self._wanted = None
 
     def _time_is_due(self, now: Micros) -> bool:
         """While a session is silent, cell time is logged now and then: a next leader must know how long it was."""
@@ -911,6 +1097,9 @@ class Replica:
 
     # -- what others may know ------------------------------------------------------------------------------
 
+    def _note(self, kind: str, text: str) -> None:
+        self._out.notes.append(Note(kind, text))
+
     def _send(self, peer: ReplicaId, message: ReplicaMessage, *, bulk: bool = False) -> None:
         self._out.messages.append((peer, encode_message(message), bulk))
 
@@ -925,13 +1114,21 @@ class Replica:
         paxos = self.paxos
         return self.stopped is None and paxos.leader is not None and paxos.quorum_connected and not paxos.abstaining
 
+    @property
+    def role(self) -> str:
+        """`leader`, `follower` or `electing` of a voter; `learner` or `observer` of who never votes, or not yet."""
+        if self.paxos.votes:
+            return self.paxos.role
+        member = self.configuration.member(self.id)
+        return "observer" if member is not None and member.role == "observer" else "learner"
+
     def status(self) -> dict[str, object]:
         """What `/status` shows, as far as the core knows it."""
         paxos, tree = self.paxos, self.tree
         return {
             "id": self.id,
-            "cell_id": self.configuration.cell_id,
-            "role": paxos.role,
+            "cell_id": self.first.cell_id,
+            "role": self.role,
             "leader": paxos.leader,
             "ballot": [paxos.ballot.round, paxos.ballot.replica],
             "applied_slot": tree.slot,

@@ -102,6 +102,8 @@ class Host(DiskEvents):
             self.replica = Replica(
                 id=config.id,
                 configuration=configuration,
+                incarnation=store.identity.incarnation,
+                disk=store.identity.disk,
                 options=config.options,
                 recovered=recovered,
                 tree=tree,
@@ -233,6 +235,10 @@ class Host(DiskEvents):
             self.disk.submit(write)
         if ready.messages:
             self._send(ready.messages)
+        for peer in ready.peer_closes:
+            for connection in (self._mains.get(peer), self._bulks.get(peer)):
+                if connection is not None:
+                    connection.close_gently()
         for conn, data in ready.client_output:
             client = self._clients.get(conn)
             if client is not None and client.transport is not None:
@@ -346,8 +352,8 @@ class Host(DiskEvents):
 
     def peer_met(self, connection: PeerConnection) -> None:
         """A peer's hello was accepted; a newer connection takes the place of an older one."""
-        peer = connection.peer
-        if peer is None:
+        peer, hello = connection.peer, connection.hello
+        if peer is None or hello is None:
             return
         table = self._bulks if connection.bulk else self._mains
         older = table.get(peer)
@@ -356,7 +362,7 @@ class Host(DiskEvents):
             older.close()
         table[peer] = connection
         if not connection.bulk:
-            self.replica.peer_connected(peer, monotonic())
+            self.replica.peer_connected(hello, monotonic())
             self.poke()
 
     def peer_message(self, peer: int, message: bytes) -> None:

@@ -13,6 +13,7 @@ import struct
 from typing import TYPE_CHECKING, Final, cast
 
 from synod.base import RemoteProtocolError
+from synod.replica import Hello
 
 if TYPE_CHECKING:
     from ._host import Host
@@ -49,6 +50,7 @@ class PeerConnection(asyncio.Protocol):
         self._dialled = dialled
         self.bulk = bulk
         self.peer: int | None = None
+        self.hello: Hello | None = None
         self.transport: asyncio.Transport | None = None
         self.closed = asyncio.get_running_loop().create_future()
 
@@ -115,7 +117,7 @@ class PeerConnection(asyncio.Protocol):
         if self._dialled is not None and message[:1] == REFUSED:
             reason = "".join(c for c in message[1:].decode(errors="replace") if c.isprintable())
             raise RemoteProtocolError(f"replica {self._dialled} refuses this one: {reason}")
-        hello = self._host.replica.check_hello(message[1:])
+        hello = self.hello = self._host.replica.check_hello(message[1:])
         if self._dialled is not None and hello.id != self._dialled:
             raise RemoteProtocolError(f"replica {hello.id} answered at the address of replica {self._dialled}")
         if self._dialled is None:
@@ -128,6 +130,11 @@ class PeerConnection(asyncio.Protocol):
         """The peer takes nothing in."""
         if self.transport is not None:
             self.transport.abort()
+
+    def close_gently(self) -> None:
+        """Let the connection go when the peer has what it was sent."""
+        if self.transport is not None:
+            self.transport.close()
 
     def close(self) -> None:
         """Let the connection go."""

@@ -54,9 +54,12 @@ Job = DiskWrite | LogRead | SnapshotWrite | SnapshotRead | SnapshotInstall
 class Machine:
     """One machine of the cell."""
 
-    def __init__(self, world: World, id_: int, configuration: Configuration) -> None:
+    def __init__(self, world: World, id_: int, configuration: Configuration, incarnation: int = 1) -> None:
         self.world = world
         self.id = id_
+        self.incarnation = incarnation
+        self.disk = 0
+        self._formats = 0
         self.rng = random.Random(world.rng.getrandbits(64))
         self.fs = MemoryFileSystem()
         self.store: Store | None = None
@@ -89,7 +92,9 @@ class Machine:
         self._format()
 
     def _format(self) -> None:
-        format_directory(self.fs, DIRECTORY, Identity(self.id, 1, self.configuration))
+        self._formats += 1
+        self.disk = self.world.stream(f"disk {self.id}.{self._formats}").randrange(1, 1 << 62)
+        format_directory(self.fs, DIRECTORY, Identity(self.id, self.incarnation, self.configuration, self.disk))
 
     # -- clocks --------------------------------------------------------------------------------------------
 
@@ -163,6 +168,8 @@ class Machine:
         self.replica = Replica(
             id=self.id,
             configuration=self.configuration,
+            incarnation=self.incarnation,
+            disk=self.disk,
             options=self.world.plan.options,
             recovered=recovered,
             tree=tree,
@@ -229,6 +236,15 @@ class Machine:
         self.durable_promised = BALLOT_ZERO
         self.forgetful = True
         self.world.forgotten(self)
+
+    def readmit(self, incarnation: int) -> None:
+        """A new disk, and a new life of this id: the cell has admitted it."""
+        if self.replica is not None:
+            self.kill(power_cut=True)
+        self.incarnation = incarnation
+        self.wipe()
+        self.forgetful = self.refused = self.hurt = self.misdirects = False
+        self.start()
 
     def rot(self) -> str | None:
         """Flip a bit of something durable; returns what kind of file it was in, None when there is nothing yet."""
@@ -313,6 +329,11 @@ class Machine:
 
     def _do(self, ready: Ready) -> None:
         world = self.world
+        if ready.stop is not None and self.replica is not None and self.replica.has_left:
+            self.gone = ready.stop
+            self.kill(power_cut=False)
+            world.count("left for good")
+            return
         if ready.stop is not None:
             self._stopped(ready.stop)
             return
@@ -326,6 +347,8 @@ class Machine:
         for peer, message, _bulk in ready.messages:
             self._check_durable(message)
             world.network.send(self.id, peer, message)
+        for peer in ready.peer_closes:
+            world.network.close_gently(self.id, peer)
         for conn, data in ready.client_output:
             world.to_client(self, conn, data)
         for conn, _reason in ready.client_closes:
@@ -341,6 +364,8 @@ class Machine:
         if data[0] >= KIND_FIRST:
             return
         message = decode_paxos(data)
+        if isinstance(message, Promise):
+            self._check_voter()
         if isinstance(message, Promise) and message.ballot > self.durable_promised:
             self.world.violated(f"replica {self.id} promised {message.ballot} before it was durable")
         if isinstance(message, Accepted):
@@ -350,6 +375,16 @@ class Machine:
                 message.slot > mark and self.durable.get(message.slot, BALLOT_ZERO) < message.ballot
             ):
                 self.world.violated(f"replica {self.id} accepted slot {message.slot} before it was durable")
+
+    def _check_voter(self) -> None:
+        """Who was removed, or has another disk than the one that was promoted, votes for nothing."""
+        member = self.world.members.member(self.id)
+        if self.replica is None or self.replica.has_left:
+            self.world.violated(f"replica {self.id} votes although it was removed")
+        if member is not None and member.incarnation == self.incarnation and member.disk not in (0, self.disk):
+            self.world.violated(f"replica {self.id} votes with another disk than the one that was promoted")
+        if self.incarnation > 1 and (member is None or member.role != "voter"):
+            self.world.violated(f"replica {self.id} votes before it was promoted")
 
     # -- the disk ------------------------------------------------------------------------------------------
 

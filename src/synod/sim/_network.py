@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from synod.base import MILLISECOND, Micros, RemoteProtocolError
+from synod.replica import Hello
 
 if TYPE_CHECKING:
     from ._machine import Machine
@@ -61,35 +62,42 @@ class Network:
             return
         if (a, b) in self.cut or (b, a) in self.cut:
             return
-        if not (self._greets(one, two) and self._greets(two, one)):
+        hellos = (self._greets(two, one), self._greets(one, two))
+        if hellos[0] is None or hellos[1] is None:
             return
         self.open[pair] = None
         self._life[pair] = self._life.get(pair, 0) + 1
         self._free[a, b] = self._free[b, a] = self._world.now
-        for machine, peer in ((one, b), (two, a)):
-            self.tell_closed(machine.id, peer)
+        for machine, hello in ((one, hellos[1]), (two, hellos[0])):
+            self.tell_closed(machine.id, hello.id)
             if machine.replica is not None:
-                machine.replica.peer_connected(peer, machine.now())
+                machine.replica.peer_connected(hello, machine.now())
                 machine.drain()
 
-    def _greets(self, host: Machine, guest: Machine) -> bool:
-        """Whether a replica talks to another one, that must be refused only if its disk has lost something."""
+    def _greets(self, host: Machine, guest: Machine) -> Hello | None:
+        """The hello of a replica, if another one talks to it: it must, unless its disk lost something or it left."""
         assert host.replica is not None
         assert guest.replica is not None
         try:
-            host.replica.check_hello(guest.replica.hello())
+            return host.replica.check_hello(guest.replica.hello())
         except RemoteProtocolError as refusal:
             if "feature level" in str(refusal) and min(host.level, guest.level) < max(host.level, guest.level):
                 self._world.count("older version refused")
-                return False
+                return None
+            if (
+                "is no member" in str(refusal)
+                or "was removed" in str(refusal)
+                or "comes as incarnation" in str(refusal)
+            ):
+                self._world.count("stranger refused")
+                return None
             if not guest.forgetful:
                 self._world.violated(f"replica {host.id} refuses replica {guest.id}: {refusal}")
-            if "forgotten" not in str(refusal):
+            if "forgotten" not in str(refusal) and "another disk" not in str(refusal):
                 self._world.violated(f"replica {host.id} refuses replica {guest.id} without the reason: {refusal}")
             guest.refused = True
             self._world.count("forgetful peer refused")
-            return False
-        return True
+            return None
 
     def disconnect(self, a: int, b: int) -> None:
         """Close the connection of a pair; both ends learn it, a paused one when it wakes."""
@@ -102,6 +110,18 @@ class Network:
             machine = self._world.machines[at]
             self._untold[at, peer] = None
             self._world.at(max(self._world.now, machine.paused_until + 1), "closed", at, machine.life, peer)
+
+    def close_gently(self, a: int, b: int) -> None:
+        """One end closes the connection: the other learns it after what was sent before."""
+        pair = self._pair(a, b)
+        if pair in self.open:
+            self._world.at(max(self._free[a, b], self._world.now) + 1, "left", a, b, self._life[pair])
+
+    def leave(self, a: int, b: int, life: int) -> None:
+        """What was sent before the end has arrived."""
+        pair = self._pair(a, b)
+        if pair in self.open and self._life[pair] == life:
+            self.disconnect(a, b)
 
     def tell_closed(self, at: int, peer: int) -> None:
         """One end learns that its connection to a peer is gone, once."""

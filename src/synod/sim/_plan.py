@@ -45,6 +45,7 @@ class Plan:
         wipes: the disks of a minority are replaced by new ones, and formatted as if nothing had been.
         versions: machines begin with an old version and are upgraded one by one, some of them rolled back first;
             the new version applies the log by other rules once the cell's feature level allows it.
+        members: replicas are added, promoted, removed, and replaced on an empty disk, by whoever thinks that it leads.
     """
 
     replicas: int
@@ -73,6 +74,7 @@ class Plan:
     misdirected: bool
     wipes: bool
     versions: bool
+    members: bool
     in_flight: int
     sequential: bool
     delay: Micros
@@ -118,6 +120,7 @@ class Plan:
             misdirected=on(0.15),
             wipes=on(0.15),
             versions=on(0.3),
+            members=on(0.3),
         )
 
     @property

@@ -17,7 +17,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from synod.base import MILLISECOND, SECOND, Ballot, Configuration, InvariantViolation, Member, Micros, Slot
+from synod.base import (
+    MILLISECOND,
+    SECOND,
+    Ballot,
+    Change,
+    ConfigError,
+    Configuration,
+    InvariantViolation,
+    Member,
+    Micros,
+    Role,
+    Slot,
+    is_change,
+)
 from synod.wire import STATE_EXPIRED
 
 from ._checkers import Holding, Operation, Seen, exclusive, linearizable, watches_ordered
@@ -27,6 +40,11 @@ from ._network import Network
 from ._plan import Plan
 
 SAFETY_TIME: Final = 15 * SECOND
+MEMBERS_MAX: Final = 7
+
+_FAULTS: Final = ("fault", "operator", "heal", "fast_again")
+"""Kinds of events that end when everything heals."""
+
 LIVENESS_TIME: Final = 30 * SECOND
 """Healed, a cell must elect, catch up and serve everybody within this: many times an election timeout."""
 
@@ -86,8 +104,8 @@ class World:
         # The cell.
         self.network = Network(self)
         members = tuple(Member(i, f"127.0.0.1:{7000 + i}") for i in range(1, self.plan.replicas + 1))
-        configuration = Configuration(CELL_ID, members)
-        self.machines = {member.id: Machine(self, member.id, configuration) for member in members}
+        self.first = self.members = Configuration(CELL_ID, members)
+        self.machines = {member.id: Machine(self, member.id, self.first) for member in members}
         self.clients = {i: Client(self, i) for i in range(1, self.plan.clients + 1)}
         self._conns: dict[tuple[int, int], Client] = {}
         self._next_conn = 0
@@ -254,6 +272,8 @@ class World:
 
     def value_applied(self, machine: int, slot: Slot, batch: bytes) -> None:
         """One value per slot, on whatever replica, in whatever life; and contiguous."""
+        if slot not in self._values and is_change(batch):
+            self._members_changed(self.members.after(batch))
         known = self._values.setdefault(slot, batch)
         if known != batch:
             self.violated(f"slot {slot} has one value on replica {machine} and another elsewhere")
@@ -444,8 +464,17 @@ class World:
     def _fault_read_errors(self, machine: Machine) -> None:
         machine.unreadable_until = self.now + self._faults.randrange(100_000, 2 * SECOND)
 
+    def _hurt(self, configuration: Configuration) -> int:
+        """How many of these members have a disk that was damaged."""
+        return sum(1 for member in configuration.members if self.machines[member.id].hurt)
+
     def _may_hurt(self, machine: Machine) -> bool:
-        """Damage is for a minority: the same one for the whole run, as nobody replaces replicas here."""
+        """Damage is for a minority: the same one for the whole run, unless replicas are replaced."""
+        if self.plan.members:  # one at a time, as long as one voter more may be removed
+            if machine.hurt or self._hurt(self.members) or len(self.members.voters) < 4:
+                return machine.hurt
+            machine.hurt = True
+            return True
         hurt = sum(1 for other in self.machines.values() if other.hurt)
         if not machine.hurt and 2 * (hurt + 1) >= len(self.machines):
             return False
@@ -483,6 +512,90 @@ class World:
             machine.kill(power_cut=False)
             self.after(self._faults.randrange(20_000, SECOND), "restart", machine.id)
 
+    # -- members ---------------------------------------------------------------------------------------------
+
+    def _on_operator(self) -> None:
+        """An operator, or two at once, ask whoever thinks that it leads for other members."""
+        leaders = [m for m in self.machines.values() if m.running and m.replica and m.replica.paxos.role == "leader"]
+        for leader in leaders if self._faults.random() < 0.3 else leaders[-1:]:
+            self._ask_for_members(leader)
+        self.after(self._faults.randrange(50_000, 2 * self.plan.fault_every), "operator")
+
+    def _ask_for_members(self, leader: Machine) -> None:
+        replica, rng = leader.replica, self._faults
+        assert replica is not None
+        before = replica.configuration
+        wanted = rng.choice(("add", "add", "promote", "promote", "promote", "remove", "replace"))
+        member = rng.choice(before.members)
+        learners = [m.id for m in before.members if m.role == "learner"]
+        address = f"127.0.0.1:{rng.randrange(8_000, 9_000)}"
+        hurt = [m.id for m in before.members if self.machines[m.id].hurt]
+        if wanted == "promote" and not learners and rng.random() < 0.9:
+            wanted = "add"
+        try:
+            if wanted == "add":
+                id_ = max(self.machines) + 1 if rng.random() < 0.7 else rng.randrange(1, max(self.machines) + 2)
+                role: Role = "observer" if rng.random() < 0.2 else "learner"
+                after = before.added(id_, address, role)
+            elif wanted == "promote":
+                id_ = rng.choice(learners) if learners else member.id
+                after = before.promoted(id_, replica.disk_of(id_) or 0)
+            elif wanted == "remove":
+                id_ = member.id
+                after = before.removed(id_)
+            else:
+                id_ = rng.choice(hurt) if hurt and rng.random() < 0.8 else member.id
+                after = before.replaced(id_, address)
+            if id_ == leader.id and wanted in ("remove", "replace"):
+                self.count("hand-over before a removal")
+                replica.hand_over(leader.now())
+                leader.drain()
+                return
+            fewest = 3 if self._hurt(after if wanted != "add" else before) else min(2, len(self.first.voters))
+            if len(after.members) > MEMBERS_MAX or len(after.voters) < fewest:
+                return
+            replica.change_members(Change(after, before.digest(), rng.randbytes(16)), leader.now())
+        except ConfigError as refusal:
+            self._mark("refused", leader.id, str(refusal))
+            self.count("change of members refused")
+            return
+        self.count("change of members asked")
+        if wanted == "add" and rng.random() < 0.5:
+            self._install(id_, after)  # it calls before it is a member
+        leader.drain()
+
+    def _install(self, id_: int, configuration: Configuration) -> None:
+        """A machine for a new member, unless there is one; it is started a little later."""
+        member = configuration.member(id_)
+        if member is not None and id_ not in self.machines:
+            self.machines[id_] = Machine(self, id_, self.first, member.incarnation)
+            self.after(self._faults.randrange(10_000, SECOND), "restart", id_)
+
+    def _members_changed(self, after: Configuration) -> None:
+        """A change was chosen, as its first application shows."""
+        before, self.members = self.members, after
+        for member in after.members:
+            old = before.member(member.id)
+            if old is None:
+                self.count("member added")
+            elif old.incarnation < member.incarnation:
+                self.count("member replaced")
+            elif old.role != member.role:
+                self.count("member promoted")
+            self._install(member.id, after)
+            if self.machines[member.id].incarnation < member.incarnation:
+                self.after(self._faults.randrange(1_000, SECOND), "readmit", member.id, member.incarnation)
+        if len(after.members) < len(before.members):
+            self.count("member removed")
+
+    def _on_readmit(self, id_: int, incarnation: int) -> None:
+        machine = self.machines[id_]
+        if machine.incarnation < incarnation and self.members.holds(id_, incarnation):
+            machine.readmit(incarnation)
+
+    def _on_left(self, a: int, b: int, life: int) -> None:
+        self.network.leave(a, b, life)
+
     def forgotten(self, machine: Machine) -> None:
         """A machine has a new disk: what it had applied is gone."""
         self._mark("forgotten", machine.id)
@@ -496,10 +609,12 @@ class World:
         for id_ in self.clients:
             self.after(self._faults.randrange(1_000, 300_000), "client", id_)
         self.after(SECOND, "fault")
+        if self.plan.members:
+            self.after(SECOND, "operator")
 
     def heal(self) -> None:
         """No more faults; whoever is down comes up."""
-        self._events = [event for event in self._events if event[2] not in ("fault", "heal", "fast_again")]
+        self._events = [event for event in self._events if event[2] not in _FAULTS]
         heapq.heapify(self._events)
         self.network.heal()
         for machine in self.machines.values():
@@ -550,7 +665,11 @@ class World:
 
     def _sound(self) -> list[Machine]:
         """The machines that must be there in the end: not those that may not start or vote for what they lost."""
-        return [m for m in self.machines.values() if m.gone is None and not (m.forgetful and self._must_wait(m))]
+        return [
+            m
+            for m in self.machines.values()
+            if m.gone is None and self.members.holds(m.id, m.incarnation) and not (m.forgetful and self._must_wait(m))
+        ]
 
     def _must_wait(self, machine: Machine) -> bool:
         """A wiped disk: somebody refuses it, or somebody who might is not there to be asked."""

@@ -22,11 +22,17 @@ LOCK: Final = "lock"
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Which replica of which cell a directory belongs to."""
+    """Which replica of which cell a directory belongs to.
+
+    Args:
+        configuration: the first one of the cell; what became of it is in the log.
+        disk: drawn anew for each directory that is formatted: below 2**63, so that no two are the same.
+    """
 
     replica_id: ReplicaId
     incarnation: int
     configuration: Configuration
+    disk: int = 0
 
     @property
     def cell_id(self) -> str:
@@ -50,6 +56,7 @@ def format_directory(fs: FileSystem, directory: str, identity: Identity) -> None
         "format": FORMAT_VERSION,
         "replica_id": identity.replica_id,
         "incarnation": identity.incarnation,
+        "disk": identity.disk,
         "configuration": identity.configuration.encode().decode(),
     }
     write_atomically(fs, directory, IDENTITY, _sealed(document))
@@ -73,7 +80,9 @@ def load_identity(fs: FileSystem, directory: str) -> Identity:
         )
     try:
         configuration = Configuration.decode(str(document["configuration"]).encode())
-        return Identity(int(str(document["replica_id"])), int(str(document["incarnation"])), configuration)
+        numbers = (int(str(document[key])) for key in ("replica_id", "incarnation", "disk"))
+        replica_id, incarnation, disk = numbers
+        return Identity(replica_id, incarnation, configuration, disk)
     except (KeyError, ValueError, ConfigError) as broken:
         raise DataDirError(f"{path} is damaged: {broken}") from broken
 

@@ -67,7 +67,7 @@ class Store:
         self._dead: str | None = None
         self._lock = fs.lock(join(directory, LOCK))
         try:
-            self.boot = raise_boot_count(fs, directory)
+            self._starts = raise_boot_count(fs, directory)
             self._nonces = 0
             self._snapshots = Snapshots(fs, directory, self._cell_id)
             self._log = Log(
@@ -128,10 +128,15 @@ class Store:
             )
         return cls(fs, directory, identity, options or StoreOptions())
 
+    @property
+    def boot(self) -> int:
+        """Rises with every start, and past every start of the incarnations before: no request of theirs comes after."""
+        return (self.identity.incarnation - 1) << 32 | self._starts
+
     def _draw_nonce(self) -> bytes:
         """The boot count and a counter: never drawn before in this directory, and no chance needed."""
         self._nonces += 1
-        return (self.boot << 24 | self._nonces).to_bytes(8, "big")
+        return (self._starts << 24 | self._nonces).to_bytes(8, "big")
 
     def _best_snapshot(self) -> tuple[list[bytes], Slot, Slot, list[str]]:
         """The newest good snapshot, and up to which slot it and the log do not reach.

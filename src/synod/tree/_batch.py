@@ -1,5 +1,6 @@
 """The layout of a batch: what one slot of the log tells the state machine to do.
 
+    value    := batch | a change of the members, whose first byte is the version of no batch (`synod.base.Change`)
     batch    := version u8, feature level u16, cell time i64 ms, wall stamp i64 ms, count u32,
                 (length u32, command)*
     command  := GROUP | OPENING | EXPIRE | SILENT | AWAKE | DIGEST_NOW | RAISE      (first byte: its kind)

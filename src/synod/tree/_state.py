@@ -44,7 +44,7 @@ class State:
     Args:
         zxid: where the counter starts. A new cell in memory, and a restored one, start past every zxid
             that a client can have seen.
-        configuration: the cell's first configuration, as its canonical bytes.
+        configuration: the cell's members, as canonical bytes: the first ones, until a change is applied.
         supported_level: the highest feature level whose rules this replica knows; only tests say another.
 
     Invariant: `nodes` has the parent of every znode but the root's.

@@ -15,7 +15,7 @@ import struct
 from collections.abc import Iterable
 from typing import Final, Protocol
 
-from synod.base import invariant
+from synod.base import ConfigError, Configuration, invariant, is_change
 from synod.wire import (
     ERR_AUTH_FAILED,
     ERR_MARSHALLING,
@@ -59,6 +59,7 @@ from ._batch import (
     Opening,
     Raise,
     Slice,
+    UnknownCommand,
     parse_batch,
 )
 from ._limits import (
@@ -220,7 +221,9 @@ class Tree(State):
         """
         invariant(slot == self.slot + 1, f"slot {slot} is applied right after slot {slot - 1}, not {self.slot}")
         digest_now = slot % DIGEST_SLOTS == 0
-        if batch:
+        if is_change(batch):
+            self._apply_change(slot, batch, sink)
+        elif batch:
             parsed = parse_batch(batch, self.supported_level)
             self.slot = slot
             self._pass_time(parsed, sink)
@@ -238,6 +241,21 @@ class Tree(State):
         self.slot = slot
         if digest_now:
             self.freeze()
+
+    def _apply_change(self, slot: int, value: bytes, sink: Sink) -> None:
+        """Other members, if the change follows the present configuration by one step; else nothing happens."""
+        try:
+            before = Configuration.decode(self.configuration)
+            after = before.after(value)
+        except ConfigError as unknown:
+            raise UnknownCommand(str(unknown)) from unknown
+        self.slot = slot
+        if after is not before:
+            self.configuration = after.encode()
+            self.zxid += 1
+            self._writer.zxid = self.zxid
+            self._writer.configure(self.configuration)
+            self._writer.settle(sink)
 
     def _pass_time(self, batch: Batch, sink: Sink) -> None:
         """Move cell time on, never back; empty containers go when it passes a mark."""

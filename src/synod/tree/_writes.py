@@ -34,7 +34,7 @@ from ._acl import AclEntry, permits, resolve
 from ._limits import SEQUENCE_MAX, VALUE_BYTES_MAX
 from ._paths import is_valid_path, parent_path
 from ._session import Session
-from ._state import SPECIAL, State
+from ._state import CONFIG, SPECIAL, State
 from ._watches import Outputs, Watches
 from ._znode import CONTAINER, Znode, next_version
 
@@ -195,6 +195,17 @@ class Writer:
         node.version = next_version(node.version)
         node.mzxid = self.zxid
         node.mtime = self.wall_ms
+
+    def configure(self, data: bytes) -> None:
+        """Show who the members are now. No batch came with this, and so no wall stamp either."""
+        state = self.state
+        node = state.nodes[CONFIG]
+        self._note(_CHANGED, node, None)
+        state.touch(node)
+        state.data_bytes += len(data) - len(node.data or b"")
+        node.data = data
+        node.version = next_version(node.version)
+        node.mzxid = self.zxid
 
     def set_acl(self, path: bytes, acl: list[AclEntry] | None, version: int) -> Znode | int:
         """Replace the ACL of a znode; returns it. Not allowed inside a multi, hence not journalled."""
