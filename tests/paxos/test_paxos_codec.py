@@ -111,7 +111,7 @@ def _example(kind: type) -> PaxosMessage:
         Accepted: Accepted(one, 1, 0, 0),
         Preempted: Preempted(one),
         Chosen: Chosen(one, 1),
-        Heartbeat: Heartbeat(one, 0, 0, True),
+        Heartbeat: Heartbeat(one, 0, 0, True, False),
         HeartbeatAck: HeartbeatAck(one, 0, 0, True),
         Fetch: Fetch(1),
         Slots: Slots(1, 0, False, ()),

@@ -135,7 +135,7 @@ def test_a_refusal_waits_for_the_promise_that_it_speaks_of() -> None:
 
 @pytest.mark.parametrize(
     "message",
-    [Prepare(Ballot(4, 1), 1), Accept(Ballot(4, 1), 1, 0, 1, b"late"), Heartbeat(Ballot(4, 1), 0, 1, True)],
+    [Prepare(Ballot(4, 1), 1), Accept(Ballot(4, 1), 1, 0, 1, b"late"), Heartbeat(Ballot(4, 1), 0, 1, True, False)],
     ids=["Prepare", "Accept", "Heartbeat"],
 )
 def test_a_lower_ballot_is_refused_after_a_promise(message: PaxosMessage) -> None:
@@ -208,7 +208,11 @@ def test_an_acceptor_reports_the_highest_ballot_of_a_slot() -> None:
 def test_only_who_raised_a_ballot_may_use_it() -> None:
     """Ballots are disjoint by replica: what comes from another under that ballot is nobody's."""
     paxos = replica()
-    for message in (Prepare(Ballot(1, 1), 1), Accept(Ballot(1, 1), 1, 0, 0, b"v"), Heartbeat(Ballot(1, 1), 0, 0, True)):
+    for message in (
+        Prepare(Ballot(1, 1), 1),
+        Accept(Ballot(1, 1), 1, 0, 0, b"v"),
+        Heartbeat(Ballot(1, 1), 0, 0, True, False),
+    ):
         ready = take(paxos, 3, message)
         assert (ready.messages, ready.writes) == ([], [])
 
@@ -484,7 +488,7 @@ def test_every_minority_may_fail_after_a_value_was_told() -> None:
 
 
 @pytest.mark.parametrize(
-    "tell", [Chosen(Ballot(2, 3), 1), Heartbeat(Ballot(2, 3), 1, 1, True)], ids=["Chosen", "Heartbeat"]
+    "tell", [Chosen(Ballot(2, 3), 1), Heartbeat(Ballot(2, 3), 1, 1, True, False)], ids=["Chosen", "Heartbeat"]
 )
 def test_a_mark_counts_only_with_entries_of_its_own_ballot(tell: PaxosMessage) -> None:
     """What is held at another ballot may be what lost: it is fetched, written, and only then handed out."""
@@ -525,7 +529,7 @@ def test_a_mark_of_a_past_ballot_is_not_taken() -> None:
 def test_a_mark_lasts_for_the_entry_that_comes_later() -> None:
     """The leader says a mark once; the entry that it spoke of may still be on its way."""
     paxos = replica()
-    take(paxos, 3, Heartbeat(Ballot(2, 3), 1, 1, True))
+    take(paxos, 3, Heartbeat(Ballot(2, 3), 1, 1, True, False))
     assert [entry.value for entry in take(paxos, 3, Accept(Ballot(2, 3), 1, 0, 0, b"v")).chosen] == [b"v"]
 
 

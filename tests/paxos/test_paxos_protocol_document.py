@@ -45,7 +45,7 @@ SMALLEST = [
     Accepted(B, 1, 0, 0),
     Preempted(B),
     Chosen(B, 1),
-    Heartbeat(B, 0, 0, True),
+    Heartbeat(B, 0, 0, True, False),
     HeartbeatAck(B, 0, 0, True),
     Fetch(1),
     Slots(1, 0, False, ()),

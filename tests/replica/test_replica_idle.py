@@ -106,7 +106,7 @@ def test_a_follower_looks_after_what_waits() -> None:
     replica.client_data(1, struct.pack(">iiqiqi", 44, 0, 1 << 40, 30_000, 0, 16) + bytes(16), alone.now)
     closed_at = 0
     for beat in range(1, 60):
-        replica.step(2, encode_paxos(Heartbeat(Ballot(9, 2), 0, beat, True)), alone.now)
+        replica.step(2, encode_paxos(Heartbeat(Ballot(9, 2), 0, beat, True, False)), alone.now)
         ready = replica.ready()
         if replica.next_deadline() <= alone.now + 50 * MILLISECOND:
             replica.tick(max(alone.now, replica.next_deadline()), 0)

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import functools
 import itertools
-import shutil
 import signal
 import subprocess
 import time
@@ -20,7 +19,7 @@ from kazoo.protocol.states import KazooState
 from prometheus_client.parser import text_string_to_metric_families
 
 import synod
-from _cells import PATIENCE_S, SETTINGS, RealCell, http, paused, says_ok, wait_for
+from _cells import PATIENCE_S, SETTINGS, RealCell, http, paused, says_ok, small_disk, wait_for
 from synod.base import NotApplied, OutcomeUnknown
 from synod.client import BlockingCell
 
@@ -434,26 +433,6 @@ def test_a_failing_sync_stops_that_replica_and_not_the_cell(cell, root, role):
     # With a disk that works it comes back, and knows all of it.
     cell.wait_settled()
     assert seen_by_each(cell, root) == [done] * 3
-
-
-@contextlib.contextmanager
-def small_disk(directory: Path, size: str) -> Iterator[Path]:
-    """A file system of so many bytes; skips aloud where none can be mounted."""
-    directory.mkdir()
-    if shutil.which("mount") is None:
-        pytest.skip("there is no mount command here: a full disk is not tried")
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(directory)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        pytest.skip(f"no small file system can be mounted here ({done.stderr.strip()}): a full disk is not tried")
-    try:
-        yield directory
-    finally:
-        subprocess.run(["umount", "--lazy", str(directory)], check=True)
 
 
 @pytest.mark.requires("root")

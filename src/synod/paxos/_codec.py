@@ -39,7 +39,7 @@ _ACCEPT: Final = struct.Struct(">BQBQQQ")
 _ACCEPTED: Final = struct.Struct(">BQBQQQ")
 _BALLOT: Final = struct.Struct(">BQB")
 _CHOSEN: Final = struct.Struct(">BQBQ")
-_HEARTBEAT: Final = struct.Struct(">BQBQQB")
+_HEARTBEAT: Final = struct.Struct(">BQBQQBB")
 _HEARTBEAT_ACK: Final = struct.Struct(">BQBQQB")
 _FETCH: Final = struct.Struct(">BQ")
 _SLOTS: Final = struct.Struct(">BQQBI")
@@ -58,8 +58,8 @@ def encode(message: PaxosMessage) -> bytes:
             return _ACCEPTED.pack(6, round_, replica, slot, mark, seq)
         case Chosen(ballot, mark):
             return _CHOSEN.pack(8, *ballot, mark)
-        case Heartbeat(ballot, mark, seq, quorum_connected):
-            return _HEARTBEAT.pack(9, *ballot, mark, seq, quorum_connected)
+        case Heartbeat(ballot, mark, seq, quorum_connected, read_only):
+            return _HEARTBEAT.pack(9, *ballot, mark, seq, quorum_connected, read_only)
         case HeartbeatAck(ballot, seq, mark, accepts):
             return _HEARTBEAT_ACK.pack(10, *ballot, seq, mark, accepts)
         case ReadAsk(ballot, id_, counts):
@@ -117,8 +117,8 @@ def _decode(data: bytes) -> PaxosMessage:
             _, r, i, mark = _CHOSEN.unpack(data)
             return Chosen(Ballot(r, i), mark)
         case 9:
-            _, r, i, mark, seq, connected = _HEARTBEAT.unpack(data)
-            return Heartbeat(Ballot(r, i), mark, seq, _flag(connected))
+            _, r, i, mark, seq, connected, read_only = _HEARTBEAT.unpack(data)
+            return Heartbeat(Ballot(r, i), mark, seq, _flag(connected), _flag(read_only))
         case 10:
             _, r, i, seq, mark, accepts = _HEARTBEAT_ACK.unpack(data)
             return HeartbeatAck(Ballot(r, i), seq, mark, _flag(accepts))

@@ -56,6 +56,7 @@ class Election:
         "hold_until",
         "leader",
         "leader_connected",
+        "leader_read_only",
         "probing",
         "round",
         "suspect_at",
@@ -68,6 +69,7 @@ class Election:
         self._rng = rng
         self.leader: ReplicaId | None = None
         self.leader_connected = False
+        self.leader_read_only = False
         self.vouched_at = now
         self.heard_at = now
         self._patience: Micros = 0
@@ -95,6 +97,7 @@ class Election:
         if new:
             self.leader = leader
             self.leader_connected = False
+            self.leader_read_only = False
             self._be_patient()
         if quorum_connected is not None:
             self.leader_connected = quorum_connected

@@ -144,6 +144,7 @@ class Progress:
 
     __slots__ = (
         "accepts",
+        "confirms",
         "acked_at",
         "in_flight",
         "in_flight_bytes",
@@ -158,6 +159,7 @@ class Progress:
 
     def __init__(self, next_slot: Slot, acked_at: Micros) -> None:
         self.accepts = True
+        self.confirms = True
         self.acked_at = acked_at
         self.mark: Slot = 0
         self.seq = 0
@@ -204,6 +206,7 @@ class Reign:
     """
 
     __slots__ = (
+        "able_at",
         "ballot",
         "changing",
         "confirmations",
@@ -229,6 +232,7 @@ class Reign:
         self.confirmations = Confirmations()
         self.progress: dict[ReplicaId, Progress] = {}
         self.connected_at = now
+        self.able_at = now
         self.heartbeat_at: Micros = now
         self.handing_over_until: Micros | None = None
         self.heir: ReplicaId | None = None
@@ -307,6 +311,22 @@ class Reign:
             if progress.accepts and now - progress.acked_at <= timeout:
                 near.append(peer)
         return near
+
+    def quorum_able(self, me: Sequence[ReplicaId], timeout: Micros, now: Micros) -> bool:
+        """Whether those that are able to accept are a quorum; `me` is this leader, or nobody when it is not."""
+        able = [*me]
+        for peer, progress in self.progress.items():
+            if progress.accepts and now - progress.acked_at <= timeout:
+                able.append(peer)
+        return is_quorum(able, self.voters)
+
+    def quorum_heard(self, me: ReplicaId, timeout: Micros, now: Micros) -> bool:
+        """Whether a quorum, this leader included, has answered within the timeout and may confirm reads."""
+        near = [me]
+        for peer, progress in self.progress.items():
+            if (progress.accepts or progress.confirms) and now - progress.acked_at <= timeout:
+                near.append(peer)
+        return is_quorum(near, self.voters)
 
     def confirmed_seq(self, me: ReplicaId) -> int:
         """The latest confirm round that a quorum, this leader included, has answered."""

@@ -141,12 +141,19 @@ class Chosen:
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """The leader lives; `quorum_connected` says whether a quorum answers it; `seq` is the confirm round."""
+    """The leader lives.
+
+    Args:
+        seq: the confirm round.
+        quorum_connected: whether a quorum answers it and is able to accept.
+        read_only: whether a quorum answers it and for a while no quorum has been able to accept: reads only.
+    """
 
     ballot: Ballot
     mark: Slot
     seq: int
     quorum_connected: bool
+    read_only: bool
 
 
 @dataclass(frozen=True, slots=True)

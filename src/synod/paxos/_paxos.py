@@ -112,6 +112,8 @@ class Paxos:
         self._disk = disk
         self.options = options
         self.abstaining = False
+        self._remembers = True
+        self._abstained_at = now
         self._lost_upto = durable.lost_upto
         self._repair_from: ReplicaId = me
         self._undecidable: tuple[Slot, list[ReplicaId]] | None = None
@@ -225,6 +227,17 @@ class Paxos:
         if self._reign is not None:
             return self._reign.quorum_connected(self.me, self.options.election_timeout, self._now)
         return self._election.leader is not None and self._election.leader_connected
+
+    @property
+    def read_only(self) -> bool:
+        """Whether a leader is in touch with a quorum, and no quorum has room to accept anything: reads only."""
+        reign = self._reign
+        if reign is None:
+            return self._election.leader is not None and self._election.leader_read_only
+        timeout = self.options.election_timeout
+        return (
+            self._confirms() and self._now - reign.able_at > timeout and reign.quorum_heard(self.me, timeout, self._now)
+        )
 
     def lag(self, peer: ReplicaId) -> int | None:
         """How many chosen slots a peer is behind, as the leader knows it; None at others."""
@@ -372,9 +385,14 @@ class Paxos:
         if self._reign is not None and len(self.voters) > 1:
             self._reign.handing_over_until = now + HAND_OVER_TIMEOUTS_MAX * self.options.election_timeout
 
-    def abstain(self, abstaining: bool, now: Micros, why: str = "no room to write") -> None:
-        """Take no part in ballots while nothing may be written; an acceptor may always be silent."""
+    def abstain(self, abstaining: bool, now: Micros, why: str = "no room to write", *, remembers: bool = True) -> None:
+        """Take no part in ballots while nothing may be written; an acceptor may always be silent.
+
+        One that `remembers` all it has promised is still evidence for reads.
+        """
         self._now = now
+        self._remembers = remembers
+        self._abstained_at = now
         if abstaining == self.abstaining:
             return
         self.abstaining = abstaining
@@ -493,7 +511,7 @@ class Paxos:
 
     def _confirms(self) -> bool:
         """Whether its word on what it has promised is evidence for a read."""
-        return self._votes and not self.abstaining and not self.repairing and not self._acceptor.unknown
+        return self._votes and self._remembers and not self.repairing and not self._acceptor.unknown
 
     # -- acceptor ------------------------------------------------------------------------------------------
 
@@ -701,13 +719,15 @@ class Paxos:
 
     def _tick_reign(self, reign: Reign) -> None:
         now, options = self._now, self.options
-        if self._stalled():
+        if self._stalled() and not self.abstaining:
             # A disk that hangs must not keep a leader in office: silence lets the others elect.
             self._note("disk", "a write is older than the election timeout")
             self._stand_down("its disk hangs")
             self._election.wait(now)
             return
-        if reign.quorum_connected(self.me, options.election_timeout, now):
+        if reign.quorum_able(() if self.abstaining else (self.me,), options.election_timeout, now):
+            reign.able_at = now
+        if reign.quorum_heard(self.me, options.election_timeout, now):
             reign.connected_at = now
         elif now - reign.connected_at >= UNCONNECTED_TIMEOUTS_MAX * options.election_timeout:
             self._stand_down("it has lost its quorum")
@@ -742,7 +762,7 @@ class Paxos:
         progress = reign.progress[peer]
         seq = progress.seq_told = reign.confirmations.stamp()
         progress.mark_told = self._learner.mark
-        self._send(peer, Heartbeat(reign.ballot, self._learner.mark, seq, connected))
+        self._send(peer, Heartbeat(reign.ballot, self._learner.mark, seq, connected, self.read_only))
 
     def _on_heartbeat_ack(self, peer: ReplicaId, message: HeartbeatAck) -> None:
         reign = self._reign
@@ -751,6 +771,7 @@ class Paxos:
         progress = reign.progress[peer]
         progress.acked_at = self._now
         progress.accepts = message.accepts
+        progress.confirms = message.seq > 0
         progress.mark = max(progress.mark, message.mark)
         progress.seq = max(progress.seq, message.seq)
         if progress.in_flight:
@@ -758,7 +779,16 @@ class Paxos:
             self._send_accepts(reign, peer)
 
     def _name_heir(self, reign: Reign) -> None:
-        """Everything is chosen: have the most caught-up peer elect itself; another one if it does not."""
+        """Everything is chosen: have the most caught-up peer elect itself; another one if it does not.
+
+        Without room here the others must be a quorum by themselves: else better this leader, for reads, than none.
+        Equal disks are full at the same time, so that one who has just lost its room listens for a while first.
+        """
+        timeout = self.options.election_timeout
+        if self.abstaining and (
+            self._now - self._abstained_at < timeout or not reign.quorum_able((), timeout, self._now)
+        ):
+            return
         if reign.heir is not None and self._now - reign.heir_told_at < 2 * self.options.probe_timeout:
             return
         able = [
@@ -795,6 +825,7 @@ class Paxos:
 
     def _on_heartbeat(self, peer: ReplicaId, message: Heartbeat) -> None:
         if self._follow(peer, message.ballot, message.quorum_connected):
+            self._election.leader_read_only = message.read_only
             self._on_told(peer, message.ballot, message.mark)
             seq = message.seq if self._confirms() else 0
             self._send(peer, HeartbeatAck(message.ballot, seq, self._learner.mark, self._able()))

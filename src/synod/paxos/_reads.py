@@ -12,7 +12,8 @@ Evidence is only what is later than the ask:
 - the answer to a message that the leader sent after the ask came. Every Heartbeat and every Accept carries the
   number of a *confirm round*, the answers give it back; an ask joins the next round of which nothing was sent.
 
-A replica that abstains, or that has unreadable slots, or that is no voter, is evidence of nothing.
+A replica that may have forgotten a promise, or that has unreadable slots, or that is no voter, is evidence of
+nothing. One that has no room to write remembers, and is.
 """
 
 from __future__ import annotations

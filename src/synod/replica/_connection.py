@@ -21,6 +21,9 @@ ATTACHING: Final = 2
 OPEN: Final = 3
 CLOSED: Final = 4
 
+REFUSED: Final = -1
+"""The round of requests that are answered by an error in their turn: every round is confirmed before it."""
+
 
 class Reads:
     """A run of consecutive reads that wait for one round."""
@@ -81,6 +84,11 @@ class Connection:
         self.password = b""
         self.read_only_asked: bool | None = None
         self.opened_at = now
+
+    @property
+    def awaits_log(self) -> bool:
+        """Whether it waits for something to be written: a write of its own, or its session."""
+        return self.slices > 0 or self.state == ATTACHING
 
     @property
     def greeted(self) -> bool:

@@ -20,6 +20,7 @@ from synod.base import Micros, RemoteProtocolError, ReplicaId, invariant
 from synod.tree import Tree, encode_attach, encode_auth, encode_create_session, encode_slice
 from synod.wire import (
     ERR_AUTH_FAILED,
+    ERR_NOT_READ_ONLY,
     OP_AUTH,
     OP_CHECK,
     OP_CLOSE_SESSION,
@@ -41,7 +42,7 @@ from synod.wire import (
     encode_connect_response,
 )
 
-from ._connection import AHEAD, ATTACHING, CLOSED, NEW, OPEN, Connection, Reads
+from ._connection import AHEAD, ATTACHING, CLOSED, NEW, OPEN, REFUSED, Connection, Reads
 from ._options import FRAME_BYTES_MAX, GROUP_BYTES_MAX, ReplicaOptions
 
 _WRITES: Final = frozenset(
@@ -60,12 +61,16 @@ _WRITES: Final = frozenset(
     }
 )
 
+_NOTHING: Final[frozenset[int]] = frozenset()
+
 _HEAD: Final = struct.Struct(">iii")
 _LENGTH: Final = struct.Struct(">i")
 _REPLY: Final = struct.Struct(">iiqi")
 _REPLY_BYTES: Final = 16  # xid, zxid, err: a reply that is only a header
 _NO_PASSWORD: Final = bytes(16)
 _CONFIRMED_ALWAYS: Final = 0
+
+READ_ONLY: Final = "a majority of the cell's replicas has no room to write, so that it can only read"
 
 BUFFER_BYTES_MAX: Final = 2 * FRAME_BYTES_MAX
 """Unparsed bytes of one connection; beyond it the socket is not read: one frame under way, and one to come."""
@@ -113,6 +118,7 @@ class Front:
         self._confirmed = 0
         self._round_waits: deque[tuple[int, Connection]] = deque()
         self.overloaded = False
+        self.read_only = False
         self.refused_frames = 0
         self.received = 0
         self.events = 0
@@ -161,6 +167,7 @@ class Front:
         data = c.buffer
         size = len(data)
         at = run = requests = 0
+        writes = _NOTHING if self.read_only else _WRITES
         room = room_before = self._options.outstanding_requests_max - c.outstanding
         while size - at >= 12 and room > 0:
             length, xid, op = _HEAD.unpack_from(data, at)
@@ -171,7 +178,7 @@ class Front:
             if end > size:
                 break
             room -= 1
-            if op in _WRITES:
+            if op in writes:
                 if requests and end - run > GROUP_BYTES_MAX:
                     self._slice(c, data[run:at], requests)
                     run, requests = at, 0
@@ -218,7 +225,10 @@ class Front:
         c.add_slice(requests)
 
     def _other(self, c: Connection, xid: int, op: int, frame: bytes) -> None:
-        if op == OP_PING:
+        if self.read_only and (op in _WRITES or op == OP_AUTH):
+            c.add_read(frame, REFUSED)
+            self._serve(c)
+        elif op == OP_PING:
             self.pings.setdefault(c.session, []).append(c)
             self.touched[c.session] = None
         elif op == OP_AUTH:
@@ -275,6 +285,9 @@ class Front:
         return False
 
     def _attach(self, c: Connection) -> None:
+        if self.read_only:
+            self.close(c, READ_ONLY)
+            return
         request = decode_connect_request(c.connect_frame)
         c.connect_frame = b""
         c.state = ATTACHING
@@ -372,6 +385,11 @@ class Front:
 
     def _answer(self, c: Connection, reads: Reads) -> None:
         out, tree, session, conn = c.out, self.tree, c.session, c.id
+        if reads.round == REFUSED:
+            for frame in reads.frames:
+                self._reply(c, _HEAD.unpack_from(frame)[1], ERR_NOT_READ_ONLY)
+            self._answered(c, len(reads.frames))
+            return
         for frame in reads.frames:
             out.append(tree.read(frame, session, conn, self))
         self._answered(c, len(reads.frames))

@@ -46,7 +46,7 @@ from synod.tree import (
 from ._acquaintance import Acquaintance
 from ._batcher import Batcher
 from ._digests import DigestBoard
-from ._front import Front
+from ._front import READ_ONLY, Front
 from ._levels import Levels
 from ._liveness import Deadlines, Touches
 from ._messages import (
@@ -240,6 +240,7 @@ class Replica:
         self._installed_upto: Slot = 0
         self._forward_to: tuple[ReplicaId | None, Ballot] = (None, BALLOT_ZERO)
         self._led_at = now
+        self._written_at = now
         # Leading.
         self._reign: Ballot | None = None
         self._deadlines: Deadlines | None = None
@@ -269,7 +270,7 @@ class Replica:
         self._digest_reported: Slot = tree.digest_slot
         self._ticked_at = now
         if self._fresh:
-            self.paxos.abstain(True, now, "this disk holds nothing, and may have been wiped")
+            self.paxos.abstain(True, now, "this disk holds nothing, and may have been wiped", remembers=False)
             self._admit(now)
 
     # -- inputs: peers -----------------------------------------------------------------------------------
@@ -600,6 +601,7 @@ class Replica:
         front = self.front
         self._follow_members()
         self._follow_roles()
+        front.read_only = self.paxos.read_only
         if front.items:
             items, front.items = front.items, []
             self._outbox.seal(items, now)
@@ -1019,11 +1021,15 @@ class Replica:
         Long is 4 election timeouts, or a third of the shortest session served, whichever is more: time
         enough for the cell to elect, and for the client to reach another replica within its session.
         """
-        paxos = self.paxos
-        if paxos.leader is not None and paxos.quorum_connected and not paxos.abstaining:
-            self._led_at = now
-            return
         limit = max(4 * self.options.paxos.election_timeout, self.front.smallest_timeout_ms() * MILLISECOND // 3)
+        if not self.front.read_only:
+            self._written_at = now
+        if self.can_read:
+            self._led_at = now
+            for c in list(self.front.connections.values()) if now - self._written_at >= limit else ():
+                if c.awaits_log and now - c.opened_at >= limit:
+                    self.front.close(c, f"{READ_ONLY}; what is outstanding may or may not happen")
+            return
         if now - self._led_at < limit:
             return
         for c in list(self.front.connections.values()):
@@ -1110,9 +1116,17 @@ class Replica:
 
     @property
     def can_read(self) -> bool:
-        """Whether linearizable reads can be served: a leader that is connected to a quorum is heard, and learned from."""
+        """Whether linearizable reads can be served: a leader that is connected to a quorum is heard, and learned from.
+
+        While nothing can be written anywhere, there is nothing to learn for who is not behind already.
+        """
         paxos = self.paxos
-        return self.stopped is None and paxos.leader is not None and paxos.quorum_connected and not paxos.abstaining
+        if self.stopped is not None or paxos.leader is None:
+            return False
+        if paxos.abstaining:
+            behind = bool(self._granted) and self._granted[0][0] > self.tree.slot
+            return paxos.read_only and not self._fresh and not behind
+        return paxos.quorum_connected or paxos.read_only
 
     @property
     def role(self) -> str:
@@ -1138,6 +1152,7 @@ class Replica:
             "digest_slot": tree.digest_slot,
             "sessions": len(tree.sessions),
             "connections": len(self.front.connections),
+            "read_only": self.front.read_only,
             "feature_level": tree.feature_level,
             "supported_level": tree.supported_level,
             "snapshot_slot": self.snapshot_slot,

@@ -40,7 +40,9 @@ _STATUS = (
     "feature_level",
     "version",
     "compiled",
+    "supported_level",
     "abstaining",
+    "read_only",
     "peers",
 )
 

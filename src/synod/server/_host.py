@@ -468,7 +468,7 @@ class Host(DiskEvents):
             "version": __version__,
             "compiled": is_compiled(),
             "readable": replica.can_read,
-            "abstaining": not self.has_room,
+            "abstaining": replica.paxos.abstaining,
             "voters": len(replica.configuration.voters),
             "outstanding": outstanding,
             "received": front.received,

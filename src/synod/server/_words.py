@@ -70,7 +70,7 @@ def answer(word: bytes, status: Mapping[str, object], clients: Sequence[ClientLi
     if word == b"ruok":
         return b"imok"
     if word == b"isro":
-        return b"rw" if status["readable"] else b"null"
+        return b"ro" if status["read_only"] else b"rw" if status["readable"] else b"null"
     if word not in ANSWERED:
         return f"{word.decode()} is not executed because it is not in the whitelist.\n".encode()
     if word == b"envi":

@@ -14,6 +14,7 @@ from synod.base import MILLISECOND, Micros
 from synod.wire import (
     CREATE_EPHEMERAL_SEQUENTIAL,
     ERR_NO_NODE,
+    ERR_NOT_READ_ONLY,
     EVENT_NONE,
     OP_PING,
     OP_SET_WATCHES,
@@ -249,6 +250,8 @@ class Client:
             elif header.err == ERR_NO_NODE:
                 # Not there yet: create it; an unknown create counts as nothing here, its value is empty.
                 self._ask(Create(path, b"", with_stat=True), lambda _h, _r: None)
+            elif header.err == ERR_NOT_READ_ONLY:
+                self.world.count("write refused")  # definite: it must never show
             else:
                 self.world.refused(self, header.err)
 

@@ -1,0 +1,82 @@
+"""Disks that are really full: a cell of processes whose majority has no room reads, refuses, and comes back."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import time
+
+import pytest
+from bench.peers import four_letter_word
+from kazoo.client import KazooClient
+from kazoo.exceptions import NotReadOnlyCallError
+
+from _cells import PATIENCE_S, SETTINGS, RealCell, http, small_disk, synod, wait_for
+from synod.base import NotApplied, NotReadOnly, OutcomeUnknown
+from synod.client import BlockingCell
+
+pytestmark = pytest.mark.slow
+
+
+def kazoo(port: int) -> KazooClient:
+    client = KazooClient(hosts=f"127.0.0.1:{port}", timeout=10.0)
+    client.start(timeout=PATIENCE_S)
+    return client
+
+
+@pytest.mark.requires("root")
+def test_with_a_majority_full_the_cell_reads_and_says_why_it_does_not_write(tmp_path):
+    """Nothing is lost, nothing hangs, nobody starts anything again: with room the cell writes on by itself."""
+    with contextlib.ExitStack() as stack:
+        disks = [stack.enter_context(small_disk(tmp_path / f"replica-{n}", "24m")) for n in (2, 3)]
+        cell = stack.enter_context(RealCell(tmp_path, settings=SETTINGS))
+        cell.wait_settled()
+        # One idle client at each replica, of two kinds; a third one that fills the disks.
+        idle = [kazoo(port) for port in cell.ports]
+        for client in idle:
+            stack.callback(client.close)
+            stack.callback(client.stop)
+        sessions = [client.client_id[0] for client in idle]
+        own = stack.enter_context(BlockingCell(f"127.0.0.1:{cell.ports[1]}", timeout=5.0))
+        own.create("/ballast")
+        own.create("/kept", b"before")
+        written = fill(cell)
+        wait_for(lambda: all(cell.status(n)["read_only"] for n in range(3)), "a cell that only reads")
+        for number in (1, 2):
+            assert cell.status(number)["abstaining"]
+            assert "this replica abstains until there is room: " in cell.whole_output(number)
+        assert not cell.status(0)["abstaining"]
+        for number, client in enumerate(idle):
+            assert client.get("/kept")[0] == b"before"
+            began = time.monotonic()
+            with pytest.raises(NotReadOnlyCallError):
+                client.set("/kept", b"refused")
+            assert time.monotonic() - began < 2
+            assert http(cell.http_ports[number], "/readyz")[0] == 200
+            assert four_letter_word(cell.ports[number], b"isro") == "ro"
+        assert own.get("/kept")[0] == b"before"
+        with pytest.raises(NotReadOnly, match="can only read at the moment; nothing was changed"):
+            own.set("/kept", b"refused")
+        # Who has no session cannot get one, and is told so in bounded time.
+        done = synod("set", "--cell", cell.hosts, "--timeout", "3", "/kept", "new")
+        assert done.returncode == 3
+        for disk in disks:
+            subprocess.run(["mount", "-o", "remount,size=96m", str(disk)], check=True)
+        wait_for(lambda: not any(cell.status(n)["read_only"] for n in range(3)), "a cell that writes")
+        for number, client in enumerate(idle):
+            client.set("/kept", b"after %d" % number)
+            assert client.client_id[0] == sessions[number]
+        with BlockingCell(cell.hosts) as other:
+            assert other.get("/kept")[0] == b"after 2"
+            assert other.exists("/ballast").version in written
+
+
+def fill(cell: RealCell) -> tuple[int, int]:
+    """Write until the cell does not; returns the versions that the last writes may have left."""
+    with BlockingCell(cell.hosts, timeout=5.0) as client:
+        for number in range(200):
+            try:
+                client.set("/ballast", bytes([number % 256]) * 500_000)
+            except (OutcomeUnknown, NotApplied):
+                return number, number + 1
+    raise AssertionError("the disks were never full")

@@ -1,0 +1,91 @@
+"""Full disks: a minority abstains; with a majority the cell reads on, refuses writes, and comes back by itself."""
+
+from __future__ import annotations
+
+import pytest
+
+from synod.base import SECOND
+from synod.sim import Plan, World
+from synod.sim._machine import Machine  # a test of the simulator may open its machines
+
+CALM = Plan.calm(replicas=3, clients=3)
+FOR_EVER = 1 << 60
+
+
+def filled(*full: int) -> World:
+    """A cell that has served for a while, and whose machines of these ids have no room for another segment."""
+    world = World(11, CALM)
+    reader = world.clients[1]
+    reader._begin = lambda: reader._read("/r0")  # nothing of it waits for the log when the room ends
+    world.begin()
+    world.run(world.now + 2 * SECOND)
+    for id_ in full:
+        world.machines[id_].full_until = FOR_EVER
+    for _ in range(100):
+        if all(abstains(world.machines[id_]) for id_ in full):
+            world.run(world.now + 2 * SECOND)
+            return world
+        world.run(world.now + SECOND)
+    raise AssertionError("a segment was never full")
+
+
+def abstains(machine: Machine) -> bool:
+    return machine.replica is not None and machine.replica.paxos.abstaining
+
+
+def done(world: World, kind: str) -> int:
+    return sum(
+        1
+        for client in world.clients.values()
+        for history in client.histories.values()
+        for operation in history
+        if operation.kind == kind and operation.returned < 1 << 61
+    )
+
+
+def read_only(world: World) -> list[bool]:
+    return [m.replica.front.read_only for m in world.machines.values() if m.replica is not None]
+
+
+@pytest.mark.parametrize("full", [(2, 3), (1, 3), (1, 2), (1, 2, 3)])
+def test_with_a_majority_full_the_cell_reads_refuses_writes_and_recovers(full: tuple[int, ...]) -> None:
+    """Whichever leads: sessions live, reads are answered, a write gets a definite error in its turn.
+
+    Whose write was under way when the room ended learns that its outcome is unknown, and gets in again afterwards.
+    """
+    world = filled(*full)
+    assert read_only(world) == [True] * 3
+    assert all(m.replica is not None and m.replica.can_read for m in world.machines.values())
+    reader = world.clients[1]
+    del reader._begin  # from now on it wants to write as well
+    connection, finished, writes = reader.conn, reader.finished, done(world, "write")
+    before = {client.id: client.finished for client in world.clients.values()}
+    world.run(world.now + 10 * SECOND)
+    assert reader.conn == connection
+    assert reader.finished > finished + 10, "it reads"
+    assert world.counts["write refused"] > 3
+    assert done(world, "write") == writes
+    hanging = [c for c in world.clients.values() if c.conn and c._greeted and c.finished == before[c.id]]
+    assert hanging == [], "what was under way is unknown, in bounded time"
+    for id_ in full:
+        world.machines[id_].full_until = 0
+    world.run(world.now + 3 * SECOND)
+    assert read_only(world) == [False] * 3
+    assert done(world, "write") > writes
+    world.heal()
+    world.demand_progress()
+    world.judge()
+
+
+def test_with_a_minority_full_writes_go_on_and_another_leads() -> None:
+    """A leader without room hands over when the others are a quorum by themselves."""
+    world = World(11, CALM)
+    world.begin()
+    world.run(world.now + 2 * SECOND)
+    leader = next(m for m in world.machines.values() if m.replica and m.replica.paxos.role == "leader")
+    world = filled(leader.id)
+    assert read_only(world) == [False] * 3
+    assert leader.id not in [m.id for m in world.machines.values() if m.replica and m.replica.paxos.role == "leader"]
+    writes = done(world, "write")
+    world.run(world.now + 3 * SECOND)
+    assert done(world, "write") > writes
