@@ -17,6 +17,8 @@ def filled(*full: int) -> World:
     world = World(11, CALM)
     reader = world.clients[1]
     reader._begin = lambda: reader._read("/r0")  # nothing of it waits for the log when the room ends
+    for client in world.clients.values():
+        client.hang_up = lambda: None  # without patience of its own: it is the cell that must not let it hang
     world.begin()
     world.run(world.now + 2 * SECOND)
     for id_ in full:
@@ -67,6 +69,8 @@ def test_with_a_majority_full_the_cell_reads_refuses_writes_and_recovers(full: t
     assert done(world, "write") == writes
     hanging = [c for c in world.clients.values() if c.conn and c._greeted and c.finished == before[c.id]]
     assert hanging == [], "what was under way is unknown, in bounded time"
+    for client in world.clients.values():
+        del client.hang_up
     for id_ in full:
         world.machines[id_].full_until = 0
     world.run(world.now + 3 * SECOND)
