@@ -144,8 +144,8 @@ class Progress:
 
     __slots__ = (
         "accepts",
-        "confirms",
         "acked_at",
+        "confirms",
         "in_flight",
         "in_flight_bytes",
         "mark",
