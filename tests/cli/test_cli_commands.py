@@ -341,17 +341,19 @@ def test_status_says_what_each_replica_does(run, hosts):
     done = run("status")
     assert done.code == 0
     title, row = done.out.decode().splitlines()
-    assert title.split()[:2] == ["replica", "state"]
-    assert row.split()[:2] == [hosts, "standalone"]
+    assert title.split()[:3] == ["id", "address", "state"]
+    assert row.split()[:3] == ["1", hosts, "leader"]
     nobody = f"127.0.0.1:{free_ports(1)[0]}"
     report = run("status", "--json", cell=f"{hosts},{nobody}").json
     assert report["serving"] is True
     assert [row["address"] for row in report["replicas"]] == [hosts, nobody]
-    assert [row["state"] for row in report["replicas"]] == ["standalone", "unreachable"]
+    assert [row["state"] for row in report["replicas"]] == ["leader", "unreachable"]
+    assert report["leader"] == 1
     assert int(report["replicas"][0]["sessions"]) >= 0
     done = run("status", "--json", "--timeout", "0.5", cell=nobody)
     assert done.code == 3
-    assert done.json == {"serving": False, "replicas": [{"address": nobody, "state": "unreachable"}]}
+    silent = {"address": nobody, "state": "unreachable"}
+    assert done.json == {"serving": False, "leader": None, "replicas": [silent], "silent": []}
 
 
 def test_format_makes_up_cell_ids(run):

@@ -1,22 +1,42 @@
-"""`synod status`: what each replica says of itself in answer to the word `mntr`."""
+"""`synod status`: what each replica says of itself, side by side.
+
+It asks the clients' ports, with the word `synd`, since those are what a user knows. A replica that serves nobody
+answers it as well; one that is down is shown as such.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import json
+import shutil
 import sys
-from typing import Final
+import textwrap
+import time
+from typing import Any, Final
 
 from synod.client import parse_hosts
 
 from ._output import DONE, UNAVAILABLE, print_json
 
-COLUMNS: Final = {
-    "applied_slot": "zk_synod_applied_slot",
-    "znode_count": "zk_znode_count",
-    "sessions": "zk_global_sessions",
-    "num_alive_connections": "zk_num_alive_connections",
-}
-"""What a row holds beside address and state, and how `mntr` calls it; ZooKeeper knows all but the first."""
+Row = dict[str, Any]
+
+COLUMNS: Final = (
+    "id",
+    "address",
+    "state",
+    "applied slot",
+    "lag",
+    "sessions",
+    "connections",
+    "version",
+    "level",
+    "last election",
+)
+NARROW: Final = ("version", "level", "last election")
+"""What goes to lines of its own where the terminal is too narrow for the whole table."""
+
+UNREACHABLE: Final = "unreachable"
+INDENT: Final = "      "
 
 
 async def ask(host: str, port: int, word: bytes, timeout: float) -> str | None:  # noqa: ASYNC109 -- a user's option
@@ -33,38 +53,112 @@ async def ask(host: str, port: int, word: bytes, timeout: float) -> str | None: 
 
 
 def show_status(hosts: str, *, timeout: float, as_json: bool) -> int:
-    """Print a row per replica; the exit code is 0 when a leader serves."""
+    """Print a row per replica; the exit code is 0 when somebody serves."""
     addresses = parse_hosts(hosts)
 
     async def gather() -> list[str | None]:
-        return list(await asyncio.gather(*(ask(host, port, b"mntr", timeout) for host, port in addresses)))
+        return list(await asyncio.gather(*(ask(host, port, b"synd", timeout) for host, port in addresses)))
 
-    rows: list[dict[str, str]] = []
+    rows: list[Row] = []
     for (host, port), answer in zip(addresses, asyncio.run(gather()), strict=True):
-        row = {"address": f"{host}:{port}", "state": "unreachable"}
-        if answer is not None:
-            values = dict(line.split("\t", 1) for line in answer.splitlines() if "\t" in line)
-            row["state"] = values.get("zk_server_state", "no leader is heard")
-            for column, name in COLUMNS.items():
-                row[column] = values.get(name, "")
-        rows.append(row)
-    serving = any(row["state"] in ("leader", "standalone") for row in rows) or any(
-        row["state"] == "follower" for row in rows
-    )
+        row: Row = {"state": UNREACHABLE} if answer is None else _read(answer)
+        rows.append({"address": f"{host}:{port}", **row})
+    serving = any(row.get("readable") for row in rows)
+    leader = next((row["id"] for row in rows if row["state"] == "leader"), None)
     if as_json:
-        print_json({"serving": serving, "replicas": rows})
+        print_json({"serving": serving, "leader": leader, "replicas": rows, "silent": silent_members(rows)})
     else:
-        _print_table(rows)
+        width = shutil.get_terminal_size((1000, 24)).columns if sys.stdout.isatty() else 1000
+        sys.stdout.write("".join(f"{line}\n" for line in table(rows, width, bold=sys.stdout.isatty())))
     return DONE if serving else UNAVAILABLE
 
 
-def _print_table(rows: list[dict[str, str]]) -> None:
-    columns = ["address", "state", *COLUMNS]
-    titles = ["replica", "state", "applied slot", "znodes", "sessions", "connections"]
-    cells = [titles] + [[row.get(column, "") for column in columns] for row in rows]
-    widths = [max(len(line[k]) for line in cells) for k in range(len(columns))]
-    for at, line in enumerate(cells):
-        text = "  ".join(value.ljust(width) for value, width in zip(line, widths, strict=True)).rstrip()
-        if at == 0 and sys.stdout.isatty():
-            text = f"\x1b[1m{text}\x1b[0m"
-        sys.stdout.write(text + "\n")
+def _read(answer: str) -> Row:
+    """The status of a replica, with its `state`; whoever answers otherwise is no replica of synod."""
+    try:
+        status = json.loads(answer)
+        role = str(status["role"])
+    except (ValueError, KeyError, TypeError):
+        return {"state": "no replica of synod"}
+    state = role if status["readable"] else "no leader is heard" if status["leader"] is None else "not ready"
+    if status["read_only"]:
+        state += ", read-only"
+    if status["abstaining"]:
+        state += ", abstains"
+    return {**status, "state": state}
+
+
+def silent_members(rows: list[Row]) -> list[Row]:
+    """The members that no answer came from, as the others know them: their peer addresses, and who hears them."""
+    known = {row["id"] for row in rows if "id" in row}
+    silent: dict[int, Row] = {}
+    for row in rows:
+        for peer in row.get("peers", ()):
+            if peer["id"] not in known:
+                entry = silent.setdefault(
+                    peer["id"], {"id": peer["id"], "peer_address": peer["address"], "connected_to": []}
+                )
+                if peer["connected"]:
+                    entry["connected_to"].append(row["id"])
+    return [silent[id_] for id_ in sorted(silent)]
+
+
+def table(rows: list[Row], width: int, *, bold: bool = False, now: float | None = None) -> list[str]:
+    """The lines of the table, some to a replica where it would be wider than `width`."""
+    lag = {peer["id"]: peer["lag"] for row in rows for peer in row.get("peers", ()) if peer["lag"] is not None}
+    cells = [list(COLUMNS), *(_cells(row, lag, time.time() if now is None else now) for row in rows)]
+    lines = _aligned(cells)
+    if max(map(len, lines)) > width:
+        first = [at for at, name in enumerate(COLUMNS) if name not in NARROW]
+        second = [at for at, name in enumerate(COLUMNS) if name in NARROW]
+        short = _aligned([[line[at] for at in first] for line in cells])
+        lines = [short[0]]
+        for text, line in zip(short[1:], cells[1:], strict=True):
+            lines.append(text)
+            for at in second if line[-1] else ():
+                more = f"{COLUMNS[at]}: {line[at]}"
+                lines += textwrap.wrap(more, max(width, 20), initial_indent=INDENT, subsequent_indent=2 * INDENT)
+    if bold:
+        lines[0] = f"\x1b[1m{lines[0]}\x1b[0m"
+    for member in silent_members(rows):
+        heard = ", ".join(map(str, member["connected_to"]))
+        who = f"replica {heard} hears it" if heard else "no replica hears it"
+        lines.append(f"replica {member['id']} (peers at {member['peer_address']}) gave no answer here; {who}")
+    return lines
+
+
+def _aligned(cells: list[list[str]]) -> list[str]:
+    widths = [max(len(line[at]) for line in cells) for at in range(len(cells[0]))]
+    return ["  ".join(text.ljust(size) for text, size in zip(line, widths, strict=True)).rstrip() for line in cells]
+
+
+def _cells(row: Row, lag: dict[int, int], now: float) -> list[str]:
+    if "id" not in row:
+        return ["-", row["address"], row["state"], *[""] * (len(COLUMNS) - 3)]
+    behind = "0" if row["role"] == "leader" else str(lag.get(row["id"], "?"))
+    core = "" if row["compiled"] else " (pure)"
+    return [
+        str(row["id"]),
+        row["address"],
+        row["state"],
+        str(row["applied_slot"]),
+        behind,
+        str(row["sessions"]),
+        str(row["connections"]),
+        row["version"] + core,
+        f"{row['feature_level']} of {row['supported_level']}",
+        _election(row["last_election"], now),
+    ]
+
+
+def _election(last: Row | None, now: float) -> str:
+    if last is None:
+        return "none"
+    return f"{_ago(now - last['at_ms'] / 1000)} ago: {last['text']}"
+
+
+def _ago(seconds: float) -> str:
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{int(seconds // size)} {unit}"
+    return f"{max(0, int(seconds))} s"

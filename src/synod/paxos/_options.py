@@ -96,10 +96,15 @@ class LogRead:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Something that an operator may want to know. Kinds: election, disk, catch-up."""
+    """Something that an operator may want to know. Kinds: election, disk, catch-up.
+
+    Args:
+        reason: one of few words, for counters: why an election begins, or why a leader is one no more.
+    """
 
     kind: str
     text: str
+    reason: str = ""
 
 
 @dataclass(slots=True)

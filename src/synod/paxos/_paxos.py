@@ -167,6 +167,11 @@ class Paxos:
         return self.me if self._reign is not None else self._election.leader
 
     @property
+    def heard_at(self) -> Micros:
+        """When the leader was heard last, by one that follows it."""
+        return self._election.heard_at
+
+    @property
     def ballot(self) -> Ballot:
         """The highest ballot promised here."""
         return self._acceptor.promised
@@ -277,7 +282,7 @@ class Paxos:
             self._candidacy.forget(peer)
             self._phase_one()
         elif self._reign is None and peer in (self._election.leader, self._election.hold_for):
-            self._note("election", f"the connection to replica {peer} closed")
+            self._note("election", f"the connection to replica {peer} closed", "connection closed")
             self._election.lose(now, self.options.heartbeat // CLOSED_CONNECTION_SPREAD)
             self._asks.doubt()
         self.check()
@@ -330,7 +335,7 @@ class Paxos:
                 self._on_slots(peer, message)
             case TakeOver(ballot):
                 if ballot == self._acceptor.promised and self._may_stand() and self._candidacy is None:
-                    self._note("election", f"replica {peer} hands over")
+                    self._note("election", f"replica {peer} hands over", "hand-over")
                     self._become_candidate()
         self.check()
 
@@ -498,8 +503,8 @@ class Paxos:
         if self._gate.after(Send(peer, message)):
             self._send(peer, message)
 
-    def _note(self, kind: str, text: str) -> None:
-        self._out.notes.append(Note(kind, text))
+    def _note(self, kind: str, text: str, reason: str = "") -> None:
+        self._out.notes.append(Note(kind, text, reason))
 
     def _stalled(self) -> bool:
         """Whether the disk hangs: who cannot write must neither lead nor raise ballots."""
@@ -577,7 +582,7 @@ class Paxos:
         self._promise(ballot)
         self._candidacy = Candidacy(ballot, self.voters, self._learner.mark + 1, self._now)
         self._gate.after(OwnPromise(ballot))
-        self._note("election", f"ballot {ballot} is raised")
+        self._note("election", f"ballot {ballot} is raised", "raised")
 
     def _promised_myself(self, ballot: Ballot) -> None:
         candidacy = self._candidacy
@@ -637,7 +642,9 @@ class Paxos:
             self._meet(reign, peer, self._now if peer in promised else self._now - self.options.election_timeout - 1)
         reign.handing_over_until = NEVER if self.abstaining else None
         self._asks.doubt()
-        self._note("election", f"replica {self.me} leads with ballot {candidacy.ballot}, {len(proposals)} slots open")
+        self._note(
+            "election", f"replica {self.me} leads with ballot {candidacy.ballot}, {len(proposals)} slots open", "leads"
+        )
         self._beat(reign)
         for slot, value in proposals:
             invariant(slot == reign.next_slot, "open slots are proposed without a gap")
@@ -721,7 +728,7 @@ class Paxos:
         now, options = self._now, self.options
         if self._stalled() and not self.abstaining:
             # A disk that hangs must not keep a leader in office: silence lets the others elect.
-            self._note("disk", "a write is older than the election timeout")
+            self._note("disk", "a write is older than the election timeout", "hangs")
             self._stand_down("its disk hangs")
             self._election.wait(now)
             return
@@ -983,7 +990,7 @@ class Paxos:
             return
         self._woken_late = False
         if election.leader is not None and now - election.heard_at >= self.options.election_timeout:
-            self._note("election", f"replica {election.leader} was silent")
+            self._note("election", f"replica {election.leader} was silent", "silence")
             election.lose(now, 1)
             self._asks.doubt()
         if self.repairing and election.leader is None:
@@ -1044,9 +1051,9 @@ class Paxos:
     def _stand_down(self, why: str) -> None:
         """Lead no more, or stop trying to."""
         if self._reign is not None:
-            self._note("election", f"replica {self.me} leads no more: {why}")
+            self._note("election", f"replica {self.me} leads no more: {why}", "stands down")
         elif self._candidacy is not None:
-            self._note("election", f"ballot {self._candidacy.ballot} is given up: {why}")
+            self._note("election", f"ballot {self._candidacy.ballot} is given up: {why}", "given up")
         self._reign = None
         self._candidacy = None
         self._made = None

@@ -63,10 +63,15 @@ class SnapshotInstall:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Something for the log and the metrics: why an election, which stall, whom we refused."""
+    """Something for the log and the metrics: why an election, which stall, which level.
+
+    Args:
+        reason: one of few words, for counters; see `synod.paxos.Note`.
+    """
 
     kind: str
     text: str
+    reason: str = ""
 
 
 @dataclass(slots=True)

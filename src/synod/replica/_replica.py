@@ -617,7 +617,7 @@ class Replica:
         for read in made.log_reads:
             self._out.log_reads.append(LogRead(read.id, read.from_slot, read.bytes_max))
         for note in made.notes:
-            self._out.notes.append(Note(note.kind, note.text))
+            self._out.notes.append(Note(note.kind, note.text, note.reason))
         if made.snapshot_wanted is not None:
             self._want_snapshot(made.snapshot_wanted, now)
         self._unapplied.extend(made.chosen)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector, CollectorRegistry
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -17,66 +18,69 @@ from starlette.routing import Route
 from uvicorn import Config as UvicornConfig
 from uvicorn import Server
 
+from synod import __version__
+
+from ._metrics import FAMILIES, Histogram
 from ._operator import operator_routes
+from ._words import status_document
 
 if TYPE_CHECKING:
     from ._host import Host
 
-_STATUS = (
-    "id",
-    "cell_id",
-    "role",
-    "leader",
-    "ballot",
-    "applied_slot",
-    "zxid",
-    "digest",
-    "digest_slot",
-    "sessions",
-    "connections",
-    "znodes",
-    "watches",
-    "log_bytes",
-    "feature_level",
-    "version",
-    "compiled",
-    "supported_level",
-    "abstaining",
-    "read_only",
-    "peers",
-)
-
-_GAUGES = ("applied_slot", "zxid", "sessions", "connections", "znodes", "watches", "log_bytes", "outstanding")
+_FAMILIES = {"gauge": GaugeMetricFamily, "counter": CounterMetricFamily}
 
 
 class _Collector(Collector):
+    """Everything, read at the moment of the scrape; named and typed by `FAMILIES`."""
+
     def __init__(self, host: Host) -> None:
         self._host = host
 
     def collect(self) -> Iterable[Metric]:
-        """Everything, read at the moment of the scrape."""
-        host = self._host
-        status = host.status()
-        for name in _GAUGES:
-            yield GaugeMetricFamily(
-                f"synod_{name}", f"{name.replace('_', ' ')} of this replica", float(str(status[name]))
-            )
-        yield GaugeMetricFamily("synod_leader", "1 when this replica leads", float(status["role"] == "leader"))
-        yield GaugeMetricFamily(
-            "synod_ready", "1 when linearizable reads can be served", float(bool(status["readable"]))
-        )
-        notes = CounterMetricFamily("synod_notes", "what the core reported, by kind", labels=["kind"])
-        for kind, count in sorted(host.elections.items()):
-            notes.add_metric([kind], count)
-        yield notes
-        for name, text, histogram in (
-            ("sync_seconds", "how long a sync of the log took", host.sync_seconds),
-            ("sync_writes", "writes that shared a sync", host.sync_writes),
-            ("batch_bytes", "bytes of a write of the log", host.batch_bytes),
-            ("loop_lag_seconds", "how late a timer fired", host.loop_lag_seconds),
-        ):
-            family = HistogramMetricFamily(f"synod_{name}", text)
-            family.add_metric([], buckets=histogram.cumulative(), sum_value=histogram.sum)
+        """Each family with its samples."""
+        status, measures = self._host.status(), self._host.measures
+        peers = status["peers"]
+        assert isinstance(peers, list)
+        labelled: dict[str, tuple[list[str], dict[tuple[str, ...], float]]] = {
+            "synod_info": (
+                ["version", "core", "cell_id", "id"],
+                {
+                    (
+                        __version__,
+                        "compiled" if status["compiled"] else "pure",
+                        str(status["cell_id"]),
+                        str(status["id"]),
+                    ): 1
+                },
+            ),
+            "synod_peer_connected": (["peer"], {(str(p["id"]),): float(p["connected"]) for p in peers}),
+            "synod_peer_lag_slots": (["peer"], {(str(p["id"]),): p["lag"] for p in peers if p["lag"] is not None}),
+            "synod_elections": (["reason"], {(reason,): count for reason, count in measures.elections.items()}),
+            "synod_ballots": (["outcome"], {(outcome,): count for outcome, count in measures.ballots.items()}),
+            "synod_stalls": (["what"], {(what,): count for what, count in measures.stalls.items()}),
+            "synod_refusals": (["what"], {(what,): count for what, count in measures.refusals.items()}),
+        }
+        plain: dict[str, object] = {
+            "synod_leader": status["role"] == "leader",
+            "synod_ready": status["readable"],
+            "synod_outstanding_requests": status["outstanding"],
+            "synod_leader_changes": measures.leader_changes,
+            "synod_snapshots": measures.snapshots,
+            "synod_requests": status["received"],
+        }
+        for name, (kind, text) in FAMILIES.items():
+            if kind == "histogram":
+                histogram: Histogram = getattr(measures, name.removeprefix("synod_"))
+                yield HistogramMetricFamily(name, text, buckets=histogram.cumulative(), sum_value=histogram.sum)
+                continue
+            labels, samples = labelled.get(name, ([], {}))
+            if name not in labelled:
+                value = plain[name] if name in plain else status[name.removeprefix("synod_")]
+                assert isinstance(value, int)
+                samples = {(): value}
+            family = _FAMILIES[kind](name, text, labels=labels)
+            for values, sample in samples.items():
+                family.add_metric(values, sample)
             yield family
 
 
@@ -93,6 +97,7 @@ def admin_server(host: Host, listening: socket.socket) -> tuple[Server, list[soc
     """The server and its socket; run `server.serve(sockets)` as a task."""
     registry = CollectorRegistry()
     registry.register(_Collector(host))
+    ProcessCollector(registry=registry)
 
     async def healthz(_: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -106,8 +111,7 @@ def admin_server(host: Host, listening: socket.socket) -> tuple[Server, list[soc
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
     async def status(_: Request) -> Response:
-        whole = host.status()
-        return JSONResponse({key: whole[key] for key in _STATUS})
+        return JSONResponse(status_document(host.status()))
 
     app = Starlette(
         routes=[

@@ -58,6 +58,7 @@ class ClientConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """The client does not read what it is sent: it must not cost memory without end."""
+        self._host.measures.refusals["slow reader"] += 1
         self._host.abuse(
             "slow reader", f"the client {self.address} does not read its replies; its connection is closed"
         )

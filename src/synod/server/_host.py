@@ -24,7 +24,7 @@ from synod.storage import FileSystem, RealFileSystem, Store, StoreOptions
 from ._clients import ClientConnection
 from ._config import Config
 from ._disk import DiskEvents, DiskThread
-from ._metrics import Histogram, Latency
+from ._metrics import DISK_STALL_S, LOOP_STALL, Latency, Measures
 from ._peers import PeerConnection
 from ._words import ClientLine
 
@@ -133,11 +133,7 @@ class Host(DiskEvents):
         self._timed = 0
         self._timed_at = 0
         self.latency = Latency()
-        self.elections: dict[str, int] = {}
-        self.sync_seconds = Histogram((0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.2, 1.0))
-        self.sync_writes = Histogram((1, 2, 4, 8, 16, 64))
-        self.batch_bytes = Histogram((256, 1024, 4096, 16384, 65536, 262144, 1048576))
-        self.loop_lag_seconds = Histogram((0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0))
+        self.measures = Measures(self._started_at)
 
     def start(self) -> None:
         """Begin: the disk thread, the timers."""
@@ -208,6 +204,8 @@ class Host(DiskEvents):
             if monotonic() - began > FLUSH_S * 1_000_000:
                 self.poke()
                 return
+        paxos = replica.paxos
+        self.measures.follows(paxos.leader, paxos.ballot, began, wall_ms())
         self._arm(replica.next_deadline())
 
     def _arm(self, due: Micros) -> None:
@@ -224,14 +222,20 @@ class Host(DiskEvents):
         if self._stopped:
             return
         now = monotonic()
-        self.loop_lag_seconds.observe(max(0, now - self._timer_at) / 1_000_000)
+        lag = max(0, now - self._timer_at)
+        self.measures.loop_lag_seconds.observe(lag / 1_000_000)
+        if lag > LOOP_STALL:
+            self.measures.stalls["loop"] += 1
+            self.abuse(
+                "loop", f"the event loop stood still for {lag / 1000:.0f} ms: the machine is busy, or was asleep"
+            )
         # Sockets first: a loop that was held up finds the pings of its clients there, and the core wants to
         # have them before it judges anybody's silence.
         self.poke()
 
     def _do(self, ready: Ready) -> None:
         for write in ready.writes:
-            self.batch_bytes.observe(sum(len(entry.value) for entry in write.entries))
+            self.measures.batch_bytes.observe(sum(len(entry.value) for entry in write.entries))
             self.disk.submit(write)
         if ready.messages:
             self._send(ready.messages)
@@ -245,7 +249,9 @@ class Host(DiskEvents):
                 client.transport.write(data)
                 if conn == self._timed:
                     self._timed = 0
-                    self.latency.observe(monotonic() - self._timed_at)
+                    micros = monotonic() - self._timed_at
+                    self.latency.observe(micros)
+                    self.measures.request_seconds.observe(micros / 1_000_000)
         for conn, _reason in ready.client_closes:
             client = self._clients.get(conn)
             if client is not None and client.transport is not None:
@@ -266,7 +272,7 @@ class Host(DiskEvents):
         if ready.snapshot_install is not None:
             self.disk.submit(ready.snapshot_install)
         for note in ready.notes:
-            self.elections[note.kind] = self.elections.get(note.kind, 0) + 1
+            self.measures.noted(note, monotonic())
             logger.info("%s: %s", note.kind, note.text)
         if ready.stop is not None:
             self.failed(ready.stop)
@@ -290,6 +296,7 @@ class Host(DiskEvents):
         limits = self.config.limits
         count = self._per_address.get(client.address, 0)
         if len(self._clients) >= limits.connections or count >= limits.connections_per_address or self._stopped:
+            self.measures.refusals["connections"] += 1
             self.abuse("connections", f"too many connections ({len(self._clients)}); {client.address} is turned away")
             if client.transport is not None:
                 client.transport.abort()
@@ -335,6 +342,7 @@ class Host(DiskEvents):
         refused = self.replica.front.refused_frames
         if refused:
             self.replica.front.refused_frames = 0
+            self.measures.refusals["frames"] += refused
             self.abuse("frames", f"{refused} connections were closed for malformed or oversize frames")
         if not self._stopped:
             self._loop.call_later(SWEEP_S, self._sweep)
@@ -367,11 +375,16 @@ class Host(DiskEvents):
 
     def peer_message(self, peer: int, message: bytes) -> None:
         """A message of a peer."""
-        self.replica.step(peer, message, monotonic())
+        now = monotonic()
+        heard = self.replica.paxos.heard_at
+        self.replica.step(peer, message, now)
+        if self.replica.paxos.heard_at > heard:
+            self.measures.heartbeat_gap_seconds.observe((now - heard) / 1_000_000)
         self.poke()
 
     def peer_refused(self, connection: PeerConnection, reason: str) -> None:
         """A peer broke the protocol, or is not one of ours."""
+        self.measures.refusals["peer"] += 1
         self.abuse(f"peer {connection.peer}: {reason}", f"a peer connection is refused: {reason}")
 
     def peer_lost(self, connection: PeerConnection) -> None:
@@ -396,8 +409,11 @@ class Host(DiskEvents):
 
     def persisted(self, write_id: int, seconds: float, writes: int) -> None:
         """See `DiskEvents`. Flushes at once: everybody waits for this."""
-        self.sync_seconds.observe(seconds)
-        self.sync_writes.observe(writes)
+        self.measures.sync_seconds.observe(seconds)
+        self.measures.sync_writes.observe(writes)
+        if seconds > DISK_STALL_S:
+            self.measures.stalls["disk"] += 1
+            self.abuse("sync", f"a sync of the log took {seconds:.1f} s: the disk is slow, or hangs")
         if not self._stopped:
             self.replica.persisted(write_id, monotonic())
             self.poke()
@@ -410,6 +426,7 @@ class Host(DiskEvents):
 
     def snapshot_saved(self, slot: Slot, log_start: Slot) -> None:
         """See `DiskEvents`."""
+        self.measures.snapshots += 1
         if not self._stopped:
             self.replica.snapshot_saved(slot, log_start, monotonic())
             self.poke()
@@ -460,6 +477,7 @@ class Host(DiskEvents):
         outstanding = sum(c.outstanding for c in front.connections.values())
         return {
             **replica.status(),
+            "connections": sum(c.greeted for c in front.connections.values()),
             "znodes": tree.znodes,
             "watches": len(tree.watches),
             "ephemerals": tree.ephemerals,
@@ -474,6 +492,7 @@ class Host(DiskEvents):
             "received": front.received,
             "sent": front.received - outstanding + front.events,
             "latency": self.latency,
+            "last_election": self.measures.last_election,
             "http": "" if self.config.http is None else str(self.config.http),
             "uptime_ms": (monotonic() - self._started_at) // MILLISECOND,
         }

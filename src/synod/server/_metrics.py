@@ -1,8 +1,67 @@
-"""Measures that cost next to nothing: a histogram for Prometheus, and the latency that ZooKeeper's words tell."""
+"""What a replica measures of itself, at a cost of next to nothing, and what each measure is called.
+
+`FAMILIES` is the list that Prometheus gets and docs/OPERATING.md explains; `Measures` is what the host counts.
+"""
 
 from __future__ import annotations
 
 from bisect import bisect_left
+from typing import Final, Literal
+
+from synod.base import SECOND, Ballot, Micros, ReplicaId
+from synod.replica import Note
+
+Kind = Literal["gauge", "counter", "histogram"]
+
+FAMILIES: Final[dict[str, tuple[Kind, str]]] = {
+    "synod_info": ("gauge", "1; version and core of this replica, and the cell, are its labels"),
+    "synod_leader": ("gauge", "1 when this replica leads"),
+    "synod_ready": ("gauge", "1 when linearizable reads can be served"),
+    "synod_read_only": ("gauge", "1 while a majority has no room to write, so that the cell only reads"),
+    "synod_abstaining": (
+        "gauge",
+        "1 while this replica takes no part in ballots: no room, or a disk that holds nothing",
+    ),
+    "synod_applied_slot": ("gauge", "the last slot of the log that is applied here"),
+    "synod_chosen_slot": ("gauge", "the last slot that is known here to be chosen"),
+    "synod_digest_slot": ("gauge", "the slot of the last digest that was compared with the peers'"),
+    "synod_snapshot_slot": ("gauge", "the slot of the latest snapshot on the disk"),
+    "synod_feature_level": ("gauge", "the rules that are in force in the cell"),
+    "synod_supported_level": ("gauge", "the highest feature level that this version knows"),
+    "synod_zxid": ("gauge", "the zxid of the last write that is applied here"),
+    "synod_sessions": ("gauge", "sessions of the cell"),
+    "synod_connections": ("gauge", "connections of clients to this replica"),
+    "synod_outstanding_requests": ("gauge", "requests of this replica's clients without an answer yet"),
+    "synod_znodes": ("gauge", "znodes of the cell"),
+    "synod_watches": ("gauge", "watches of this replica's clients"),
+    "synod_data_bytes": ("gauge", "paths and values of the cell"),
+    "synod_log_bytes": ("gauge", "what the log takes on this replica's disk"),
+    "synod_peer_connected": ("gauge", "1 when the peer is connected to this replica"),
+    "synod_peer_lag_slots": ("gauge", "chosen slots that the peer does not know yet, as the leader sees it"),
+    "synod_elections": ("counter", "elections that this replica began or took part in, by what began them"),
+    "synod_ballots": ("counter", "ballots that this replica raised, by what became of them"),
+    "synod_leader_changes": ("counter", "how often this replica began to follow another leader, or to lead"),
+    "synod_stalls": ("counter", "how often this replica stood still for long: its loop, or its disk"),
+    "synod_snapshots": ("counter", "snapshots that this replica has finished"),
+    "synod_refusals": ("counter", "what was refused: connections of clients and peers, and frames"),
+    "synod_requests": ("counter", "requests of this replica's clients"),
+    "synod_request_seconds": ("histogram", "how long a request took, of one request at a time and not of each"),
+    "synod_sync_seconds": ("histogram", "how long a write and its sync of the log took"),
+    "synod_sync_writes": ("histogram", "writes that shared a sync"),
+    "synod_batch_bytes": ("histogram", "bytes of a write of the log"),
+    "synod_loop_lag_seconds": ("histogram", "how late a timer of the event loop fired"),
+    "synod_heartbeat_gap_seconds": ("histogram", "how long the leader was not heard, until it was heard again"),
+}
+"""Name (a counter's without `_total`), type and help."""
+
+LOOP_STALL: Final[Micros] = SECOND // 10
+"""A timer so late is a stall: a heartbeat's period, so that peers may begin to notice."""
+
+DISK_STALL_S: Final = 0.5
+"""A sync that takes so long is a stall: the election timeout, after which a leader with such a disk stands down."""
+
+BEGINNINGS: Final = frozenset({"connection closed", "silence", "hand-over", "stands down"})
+"""Reasons of notes with which an election begins."""
 
 
 class Histogram:
@@ -52,3 +111,62 @@ class Latency:
     def mean(self) -> float:
         """Of all that were timed; 0 when none was."""
         return self.sum / self.count if self.count else 0.0
+
+
+class Measures:
+    """Everything that a host counts.
+
+    Args:
+        now: when the process began.
+    """
+
+    def __init__(self, now: Micros) -> None:
+        self.request_seconds = Histogram((0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0))
+        self.sync_seconds = Histogram((0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.2, 0.5, 1.0))
+        self.sync_writes = Histogram((1, 2, 4, 8, 16, 64))
+        self.batch_bytes = Histogram((256, 1024, 4096, 16384, 65536, 262144, 1048576))
+        self.loop_lag_seconds = Histogram((0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0))
+        self.heartbeat_gap_seconds = Histogram((0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 5.0))
+        self.elections = dict.fromkeys((*sorted(BEGINNINGS), "start"), 0)
+        self.ballots = dict.fromkeys(("raised", "leads", "given up"), 0)
+        self.stalls = {"loop": 0, "disk": 0}
+        self.refusals = {"frames": 0, "connections": 0, "slow reader": 0, "peer": 0}
+        self.leader_changes = 0
+        self.snapshots = 0
+        self.last_election: dict[str, object] | None = None
+        self._cause = ("start", "this replica has just started")
+        self._caused_at = now
+        self._leader: tuple[ReplicaId | None, Ballot] | None = None
+
+    def noted(self, note: Note, now: Micros) -> None:
+        """The core has reported something."""
+        if note.kind != "election":
+            if note.reason == "hangs":
+                self.stalls["disk"] += 1
+            return
+        if note.reason in BEGINNINGS:
+            self.elections[note.reason] += 1
+            self._cause = (note.reason, note.text)
+            self._caused_at = now
+        elif note.reason in self.ballots:
+            self.ballots[note.reason] += 1
+
+    def follows(self, leader: ReplicaId | None, ballot: Ballot, now: Micros, wall_ms: int) -> None:
+        """Whom this replica follows, itself perhaps; whoever is new has been elected, and this is why."""
+        if leader is None or (leader, ballot) == self._leader:
+            return
+        if self._leader is None:
+            self.elections["start"] += 1
+        self._leader = (leader, ballot)
+        self.leader_changes += 1
+        reason, text = self._cause
+        self.last_election = {
+            "leader": leader,
+            "ballot": [ballot.round, ballot.replica],
+            "reason": reason,
+            "text": text,
+            "at_ms": wall_ms,
+            "took_ms": (now - self._caused_at) // 1000,
+        }
+        self._cause = ("called", "another replica called an election")
+        self._caused_at = now

@@ -5,6 +5,7 @@ Ref: Apache ZooKeeper 3.8 administrator's guide, "The Four Letter Words".
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import pwd
@@ -18,7 +19,41 @@ from synod import __version__
 
 from ._metrics import Latency
 
-ANSWERED: Final = frozenset({b"ruok", b"srvr", b"mntr", b"stat", b"isro", b"envi"})
+ANSWERED: Final = frozenset({b"ruok", b"srvr", b"mntr", b"stat", b"isro", b"envi", b"synd"})
+"""ZooKeeper's, and `synd`, which is ours: what `/status` says, on the port that every client knows."""
+
+STATUS: Final = (
+    "id",
+    "cell_id",
+    "http",
+    "role",
+    "leader",
+    "ballot",
+    "readable",
+    "read_only",
+    "abstaining",
+    "applied_slot",
+    "chosen_slot",
+    "zxid",
+    "digest",
+    "digest_slot",
+    "snapshot_slot",
+    "sessions",
+    "connections",
+    "outstanding",
+    "znodes",
+    "watches",
+    "log_bytes",
+    "last_election",
+    "feature_level",
+    "supported_level",
+    "version",
+    "compiled",
+    "uptime_ms",
+    "peers",
+)
+"""What `/status` and the word `synd` tell."""
+
 REFUSED: Final = frozenset(
     {
         b"conf",
@@ -69,6 +104,8 @@ def answer(word: bytes, status: Mapping[str, object], clients: Sequence[ClientLi
     """
     if word == b"ruok":
         return b"imok"
+    if word == b"synd":
+        return json.dumps(status_document(status)).encode() + b"\n"
     if word == b"isro":
         return b"ro" if status["read_only"] else b"rw" if status["readable"] else b"null"
     if word not in ANSWERED:
@@ -103,6 +140,11 @@ def answer(word: bytes, status: Mapping[str, object], clients: Sequence[ClientLi
         "Node count": status["znodes"],
     }
     return head.encode() + _lines(body, ": ")
+
+
+def status_document(status: Mapping[str, object]) -> dict[str, object]:
+    """What a replica says of itself, out of `Host.status`."""
+    return {key: status[key] for key in STATUS}
 
 
 def _monitored(status: Mapping[str, object], mode: str) -> dict[str, object]:
