@@ -289,3 +289,26 @@ def small_disk(directory: Path, size: str) -> Iterator[Path]:
         yield directory
     finally:
         subprocess.run(["umount", "--lazy", str(directory)], check=True)
+
+
+@contextlib.contextmanager
+def tampered(pid: int, how: str) -> Iterator[None]:
+    """From now on a system call of a process fails or is late, as strace's `inject` says: `fdatasync:error=EIO`."""
+    inject = ["-e", f"trace={how.partition(':')[0]}", "-e", f"inject={how}"]
+    strace = subprocess.Popen(
+        ["strace", "-f", "-qq", "-o", "/dev/null", *inject, "-p", str(pid)], stderr=subprocess.PIPE, text=True
+    )
+
+    def attached() -> bool:
+        if strace.poll() is not None:
+            assert strace.stderr is not None
+            pytest.skip(f"strace may not trace here ({strace.stderr.read().strip()}): {how} is not tried")
+        tasks = [task.read_text() for task in Path(f"/proc/{pid}/task").glob("*/status")]
+        return all(f"TracerPid:\t{strace.pid}\n" in task for task in tasks)
+
+    try:
+        wait_for(attached, "strace at every thread")
+        yield
+    finally:
+        strace.kill()
+        strace.communicate()

@@ -9,8 +9,7 @@ import itertools
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 from bench.peers import four_letter_word
@@ -19,7 +18,7 @@ from kazoo.protocol.states import KazooState
 from prometheus_client.parser import text_string_to_metric_families
 
 import synod
-from _cells import PATIENCE_S, SETTINGS, RealCell, http, paused, says_ok, small_disk, wait_for
+from _cells import PATIENCE_S, SETTINGS, RealCell, http, paused, says_ok, small_disk, tampered, wait_for
 from synod.base import NotApplied, OutcomeUnknown
 from synod.client import BlockingCell
 
@@ -382,29 +381,6 @@ def test_metrics_are_what_prometheus_reads(cell, root):
 # -- the disk --------------------------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def failing_syncs(pid: int) -> Iterator[None]:
-    """From now on every fdatasync of a process fails, as it does when a disk breaks."""
-    inject = ["-e", "trace=fdatasync", "-e", "inject=fdatasync:error=EIO"]
-    strace = subprocess.Popen(
-        ["strace", "-f", "-qq", "-o", "/dev/null", *inject, "-p", str(pid)], stderr=subprocess.PIPE, text=True
-    )
-
-    def attached() -> bool:
-        if strace.poll() is not None:
-            assert strace.stderr is not None
-            pytest.skip(f"strace may not trace here ({strace.stderr.read().strip()}): a failing sync is not tried")
-        tasks = [task.read_text() for task in Path(f"/proc/{pid}/task").glob("*/status")]
-        return all(f"TracerPid:\t{strace.pid}\n" in task for task in tasks)
-
-    try:
-        wait_for(attached, "strace at every thread")
-        yield
-    finally:
-        strace.kill()
-        strace.communicate()
-
-
 @pytest.mark.requires("strace")
 @pytest.mark.parametrize("role", ["leader", "follower"])
 def test_a_failing_sync_stops_that_replica_and_not_the_cell(cell, root, role):
@@ -426,7 +402,7 @@ def test_a_failing_sync_stops_that_replica_and_not_the_cell(cell, root, role):
     with BlockingCell(cell.hosts, timeout=ANSWER_S) as client:
         for _ in range(20):
             write(client)
-        with failing_syncs(process.pid):
+        with tampered(process.pid, "fdatasync:error=EIO"):
             until = time.monotonic() + PATIENCE_S
             while process.poll() is None:
                 assert time.monotonic() < until, cell.whole_output(broken)

@@ -1,0 +1,80 @@
+"""Disks that hang or refuse a write, under real processes: the cell goes on, and the replica does what is safe."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from _cells import SETTINGS, RealCell, tampered
+from synod.base import OutcomeUnknown
+from synod.client import BlockingCell
+
+pytestmark = [pytest.mark.slow, pytest.mark.requires("strace")]
+
+HANG_S = 20
+"""A sync takes longer than anybody waits here; it ends when strace does."""
+
+
+@pytest.fixture
+def cell(tmp_path):
+    with RealCell(tmp_path, settings=SETTINGS) as running:
+        running.wait_settled()
+        yield running
+        for number in range(3):
+            assert "Traceback" not in running.whole_output(number)
+
+
+def test_a_leader_whose_disk_hangs_hands_over_and_comes_back(cell):
+    """It lives, its connections stand, and it can promise nothing: silence lets the others elect. Nothing is lost."""
+    leader = cell.wait_leader()
+    ballot = cell.status(leader)["ballot"]
+    others = ",".join(f"127.0.0.1:{cell.ports[n]}" for n in range(3) if n != leader)
+    with BlockingCell(others, timeout=10.0) as client:
+        client.create("/before")
+        with tampered(cell.processes.pid(leader), f"fdatasync:delay_enter={HANG_S * 1_000_000}"):
+            began = time.monotonic()
+            done = 0
+            new = leader
+            while new == leader or done < 20:
+                assert time.monotonic() - began < HANG_S
+                try:
+                    client.create(f"/during-{done:04}")
+                    done += 1
+                except OutcomeUnknown:
+                    done += client.exists(f"/during-{done:04}") is not None
+                new = next((n for n in range(3) if n != leader and cell.role(n) == "leader"), new)
+            assert cell.status(new)["ballot"] > ballot
+            assert cell.processes.running[leader].poll() is None, "it is alive"
+            assert "disk: a write is older than the election timeout" in cell.whole_output(leader)
+            assert f"replica {leader + 1} leads no more: its disk hangs" in cell.whole_output(leader)
+        cell.wait_settled()
+        names = sorted(name for name in client.children("/") if name.startswith("during-"))
+        assert names == [f"during-{number:04}" for number in range(done)]
+    with BlockingCell(f"127.0.0.1:{cell.ports[leader]}") as there:
+        assert there.exists(f"/{names[-1]}") is not None
+
+
+def test_a_write_error_on_the_active_segment_stops_the_process_at_once(cell):
+    """Nobody knows what the segment holds now: no second write, no sync, exit code 3, and the cell goes on."""
+    broken = cell.wait_leader()
+    process = cell.processes.running[broken]
+    others = ",".join(f"127.0.0.1:{cell.ports[n]}" for n in range(3) if n != broken)
+    with BlockingCell(others, timeout=10.0) as client, tampered(process.pid, "pwrite64:error=EIO"):
+        number = 0
+        while process.poll() is None:
+            try:
+                client.create(f"/n{number}")
+            except OutcomeUnknown:
+                continue
+            number += 1
+        client.create("/after")
+        assert client.exists("/after") is not None
+    assert process.returncode == 3
+    last = cell.whole_output(broken).splitlines()[-1]
+    assert last.startswith("synod: this replica stops: writing ")
+    assert "Input/output error" in last
+    cell.processes.running[broken] = None
+    cell.wait_settled()
+    with BlockingCell(f"127.0.0.1:{cell.ports[broken]}") as there:
+        assert there.exists("/after") is not None
