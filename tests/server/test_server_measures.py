@@ -19,12 +19,15 @@ from synod.replica import Note
 from synod.server._metrics import FAMILIES, Measures
 
 ROOT = Path(__file__).parents[2]
-TEXT = (ROOT / "docs" / "OPERATING.md").read_text()
+
+
+def text() -> str:
+    return (ROOT / "docs" / "OPERATING.md").read_text()
 
 
 def rows(name: str) -> list[list[str]]:
     """The cells of a table of the document, without its head."""
-    block = TEXT.split(f"<!-- table: {name} -->\n")[1].split("\n\n")[0]
+    block = text().split(f"<!-- table: {name} -->\n")[1].split("\n\n")[0]
     return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in block.splitlines()[2:]]
 
 
@@ -33,7 +36,7 @@ def rows(name: str) -> list[list[str]]:
 
 def test_the_table_of_metrics_is_that_of_the_code() -> None:
     """Name, type and help, in order: a metric that is added or changed changes the document."""
-    assert rows("metrics") == [[f"`{name}`", kind, text] for name, (kind, text) in FAMILIES.items()]
+    assert rows("metrics") == [[f"`{name}`", kind, what] for name, (kind, what) in FAMILIES.items()]
 
 
 def test_names_follow_the_rules_of_prometheus() -> None:
@@ -50,7 +53,7 @@ def test_alerts_ask_for_metrics_that_there_are() -> None:
     exposed = {"synod_info"}
     for name, (kind, _) in FAMILIES.items():
         exposed |= {"counter": {f"{name}_total"}, "histogram": {f"{name}_bucket"}, "gauge": {name}}[kind]
-    found = set(re.findall(r"\bsynod_\w+", TEXT.split("## Alerts worth having")[1].split("\n## ")[0]))
+    found = set(re.findall(r"\bsynod_\w+", text().split("## Alerts worth having")[1].split("\n## ")[0]))
     assert len(found) > 10
     assert found <= exposed
 
@@ -60,9 +63,9 @@ def test_every_line_of_the_log_that_is_explained_is_one_that_is_written() -> Non
     source = "\n".join(path.read_text() for path in sorted((ROOT / "src").rglob("*.py")))
     plain = re.sub(r"\{[^{}]*\}", "#", source)
     for line, _ in rows("log"):
-        text = re.sub(r"^`(?:(?:election|disk|catch-up|level): )?|`$", "", line)
-        text = re.sub(r"\b\d+(?:\.\d+)?\b", "#", text)
-        parts = text.split(": ") if text not in plain else [text]
+        said = re.sub(r"^`(?:(?:election|disk|catch-up|level): )?|`$", "", line)
+        said = re.sub(r"\b\d+(?:\.\d+)?\b", "#", said)
+        parts = said.split(": ") if said not in plain else [said]
         assert all(part in plain for part in parts), line
 
 
