@@ -312,6 +312,7 @@ STATUS = {
     "snapshot_slot": int,
     "outstanding": int,
     "last_election": dict,
+    "measures": dict,
     "uptime_ms": int,
     "http": str,
     "feature_level": int,

@@ -16,7 +16,7 @@ from synod.base import Ballot
 from synod.cli._status import silent_members, table
 from synod.client import BlockingCell
 from synod.replica import Note
-from synod.server._metrics import FAMILIES, Measures
+from synod.server._metrics import FAMILIES, Histogram, Measures
 
 ROOT = Path(__file__).parents[2]
 
@@ -97,6 +97,19 @@ def test_an_election_is_told_with_its_reason() -> None:
     measures.follows(3, Ballot(3, 3), 700_000, 6)
     assert measures.last_election is not None
     assert measures.last_election["reason"] == "called"
+
+
+def test_a_histogram_in_few_numbers() -> None:
+    """99 of 100 keep the bound, which is no more than the largest value."""
+    histogram = Histogram((1, 10, 100))
+    assert histogram.summary() == {"count": 0, "mean": 0.0, "p99": 0.0, "max": 0.0}
+    for _ in range(99):
+        histogram.observe(0.5)
+    histogram.observe(50)
+    assert histogram.summary() == {"count": 100, "mean": 0.995, "p99": 1, "max": 50}
+    histogram.observe(500)
+    histogram.observe(500)
+    assert histogram.summary()["p99"] == 500
 
 
 # -- the table -------------------------------------------------------------------------------------------------
@@ -255,6 +268,12 @@ def test_reasons_stalls_and_gaps_are_counted(cell) -> None:
     assert found["synod_leader"] == 1
     assert found["synod_heartbeat_gap_seconds_count"] > 0
     assert found["synod_sync_seconds_count"] > 0
+    done = synod("status", "--details", cell=cell.hosts)
+    assert done.returncode == 0
+    title, *details = done.stdout.split("\n\n")[1].splitlines()
+    assert title.startswith("id  digest slot  snapshot slot  log")
+    assert len(details) == 3
+    assert "silence 1" in done.stdout
     last = cell.status(now)["last_election"]
     assert last["leader"] == now + 1
     assert last["text"]

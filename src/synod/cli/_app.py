@@ -314,7 +314,12 @@ def remove(
 
 
 @app.command()
-def status(cell: CellOption = DEFAULT_CELL, as_json: JsonOption = False, timeout: TimeoutOption = 5.0) -> None:
+def status(
+    cell: CellOption = DEFAULT_CELL,
+    details: Annotated[bool, typer.Option("--details", help="also how punctual disks and heartbeats are")] = False,
+    as_json: JsonOption = False,
+    timeout: TimeoutOption = 5.0,
+) -> None:
     """Show what each replica of a cell does.
 
     Example: synod status --cell 127.0.0.1:2181,127.0.0.1:2182,127.0.0.1:2183
@@ -322,7 +327,7 @@ def status(cell: CellOption = DEFAULT_CELL, as_json: JsonOption = False, timeout
     with reported():
         from ._status import show_status
 
-        raise SystemExit(show_status(cell, timeout=timeout, as_json=as_json))
+        raise SystemExit(show_status(cell, timeout=timeout, as_json=as_json, details=details))
 
 
 @app.command("transfer-leader")

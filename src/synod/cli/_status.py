@@ -35,6 +35,19 @@ COLUMNS: Final = (
 NARROW: Final = ("version", "level", "last election")
 """What goes to lines of its own where the terminal is too narrow for the whole table."""
 
+DETAILS: Final = (
+    "id",
+    "digest slot",
+    "snapshot slot",
+    "log",
+    "sync ms p99/max",
+    "loop lag ms p99/max",
+    "heartbeat gap ms p99/max",
+    "stalls",
+    "elections",
+)
+PUNCTUAL: Final = ("sync_seconds", "loop_lag_seconds", "heartbeat_gap_seconds")
+
 UNREACHABLE: Final = "unreachable"
 INDENT: Final = "      "
 
@@ -52,7 +65,7 @@ async def ask(host: str, port: int, word: bytes, timeout: float) -> str | None: 
         return None
 
 
-def show_status(hosts: str, *, timeout: float, as_json: bool) -> int:
+def show_status(hosts: str, *, timeout: float, as_json: bool, details: bool = False) -> int:
     """Print a row per replica; the exit code is 0 when somebody serves."""
     addresses = parse_hosts(hosts)
 
@@ -70,6 +83,8 @@ def show_status(hosts: str, *, timeout: float, as_json: bool) -> int:
     else:
         width = shutil.get_terminal_size((1000, 24)).columns if sys.stdout.isatty() else 1000
         sys.stdout.write("".join(f"{line}\n" for line in table(rows, width, bold=sys.stdout.isatty())))
+        if details:
+            sys.stdout.write("".join(f"{line}\n" for line in ("", *details_table(rows))))
     return DONE if serving else UNAVAILABLE
 
 
@@ -125,6 +140,20 @@ def table(rows: list[Row], width: int, *, bold: bool = False, now: float | None 
         who = f"replica {heard} hears it" if heard else "no replica hears it"
         lines.append(f"replica {member['id']} (peers at {member['peer_address']}) gave no answer here; {who}")
     return lines
+
+
+def details_table(rows: list[Row]) -> list[str]:
+    """The lines of a second table: where each replica is with its disk, and how punctual it is."""
+    return _aligned([list(DETAILS), *(_details(row) for row in rows if "measures" in row)])
+
+
+def _details(row: Row) -> list[str]:
+    measures = row["measures"]
+    ms = [f"{measures[name]['p99'] * 1000:.1f} / {measures[name]['max'] * 1000:.1f}" for name in PUNCTUAL]
+    stalls = ", ".join(f"{what} {count}" for what, count in measures["stalls"].items())
+    elections = ", ".join(f"{reason} {count}" for reason, count in measures["elections"].items() if count)
+    slots = [str(row[name]) for name in ("digest_slot", "snapshot_slot")]
+    return [str(row["id"]), *slots, f"{row['log_bytes'] / 1e6:.1f} MB", *ms, stalls, elections]
 
 
 def _aligned(cells: list[list[str]]) -> list[str]:

@@ -493,6 +493,7 @@ class Host(DiskEvents):
             "sent": front.received - outstanding + front.events,
             "latency": self.latency,
             "last_election": self.measures.last_election,
+            "measures": self.measures.summary(),
             "http": "" if self.config.http is None else str(self.config.http),
             "uptime_ms": (monotonic() - self._started_at) // MILLISECOND,
         }

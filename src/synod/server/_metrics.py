@@ -64,20 +64,45 @@ BEGINNINGS: Final = frozenset({"connection closed", "silence", "hand-over", "sta
 """Reasons of notes with which an election begins."""
 
 
-class Histogram:
-    """Counts of observations up to each bound, and their sum."""
+SUMMARISED: Final = (
+    "request_seconds",
+    "sync_seconds",
+    "sync_writes",
+    "batch_bytes",
+    "loop_lag_seconds",
+    "heartbeat_gap_seconds",
+)
 
-    __slots__ = ("bounds", "counts", "sum")
+
+class Histogram:
+    """Counts of observations up to each bound, their sum, and the largest."""
+
+    __slots__ = ("bounds", "counts", "max", "sum")
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self.bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
         self.sum = 0.0
+        self.max = 0.0
 
     def observe(self, value: float) -> None:
         """Count one value."""
         self.counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
+        self.max = max(self.max, value)
+
+    def summary(self) -> dict[str, float]:
+        """What fits into a status: how many, their mean, the largest, and a bound that 99 of 100 keep."""
+        count = sum(self.counts)
+        if not count:
+            return {"count": 0, "mean": 0.0, "p99": 0.0, "max": 0.0}
+        seen, p99 = 0, self.max
+        for bound, of_bucket in zip(self.bounds, self.counts, strict=False):
+            seen += of_bucket
+            if 100 * seen >= 99 * count:
+                p99 = min(bound, self.max)
+                break
+        return {"count": count, "mean": self.sum / count, "p99": p99, "max": self.max}
 
     def cumulative(self) -> list[tuple[str, float]]:
         """(upper bound, how many were at most that) as Prometheus wants it."""
@@ -137,6 +162,18 @@ class Measures:
         self._cause = ("start", "this replica has just started")
         self._caused_at = now
         self._leader: tuple[ReplicaId | None, Ballot] | None = None
+
+    def summary(self) -> dict[str, object]:
+        """What `/status` tells of all this."""
+        return {
+            "elections": self.elections,
+            "ballots": self.ballots,
+            "leader_changes": self.leader_changes,
+            "stalls": self.stalls,
+            "refusals": self.refusals,
+            "snapshots": self.snapshots,
+            **{name: getattr(self, name).summary() for name in SUMMARISED},
+        }
 
     def noted(self, note: Note, now: Micros) -> None:
         """The core has reported something."""

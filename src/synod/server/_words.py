@@ -45,6 +45,7 @@ STATUS: Final = (
     "watches",
     "log_bytes",
     "last_election",
+    "measures",
     "feature_level",
     "supported_level",
     "version",
