@@ -506,9 +506,11 @@ class World:
         )
         if machine.level >= LEVEL_NEW and (raised or self._faults.random() < 0.5):
             return
+        if machine.replica is not None and not machine.running:
+            return  # its process stands still: an operator who stops it waits until it has stopped
         machine.level = LEVEL_NEW + 1 - machine.level
         self.count("upgrade" if machine.level >= LEVEL_NEW else "roll-back")
-        if machine.replica is not None and machine.running:
+        if machine.replica is not None:
             machine.kill(power_cut=False)
             self.after(self._faults.randrange(20_000, SECOND), "restart", machine.id)
 
