@@ -37,11 +37,11 @@ types: .venv/.tests
 	$(bin)/mypy --no-error-summary
 
 # The core compiled by mypyc, in an environment of its own; the other one stays editable and pure.
-hot := $(wildcard src/synod/paxos/*.py src/synod/tree/*.py src/synod/replica/*.py src/synod/wire/*.py)
+hot := $(wildcard src/synod/paxos/*.py src/synod/tree/*.py src/synod/replica/*.py src/synod/wire/*.py src/synod/storage/*.py src/synod/server/*.py)
 compiled: .venv-compiled/.made
 
 test-compiled: .venv-compiled/.made
-	.venv-compiled/bin/python -m pytest --quiet --numprocesses $(WORKERS) tests/wire tests/paxos tests/tree tests/replica tests/sim
+	.venv-compiled/bin/python -m pytest --quiet --numprocesses $(WORKERS) tests/wire tests/paxos tests/tree tests/replica tests/storage tests/server tests/sim
 
 SEEDS ?= 300
 JOBS ?= 2

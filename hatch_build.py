@@ -16,7 +16,17 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 HOT_ROOMS = ("paxos", "tree", "replica")
-HOT_MODULES = ("wire/_frames.py", "wire/_jute.py")
+HOT_MODULES = (
+    "wire/_frames.py",
+    "wire/_jute.py",
+    "storage/_segment.py",
+    "storage/_log.py",
+    "server/_metrics.py",
+    "server/_disk.py",
+    "server/_peers.py",
+    "server/_clients.py",
+    "server/_host.py",
+)
 
 
 class CompileHook(BuildHookInterface):

@@ -35,6 +35,7 @@ from storage_world import (
 
 from synod.base import Ballot, Corruption, DataDirError, NoSpace, StorageError
 from synod.storage import Identity, MemoryFileSystem, RealFileSystem, Store, format_directory
+from synod.storage._log import PREPARE_STEP_BYTES, PREPARED_NAME
 
 OTHER_CELL = "f" * 32
 
@@ -174,6 +175,7 @@ def test_two_stores_in_one_process_do_not_share_a_directory() -> None:
 
 HOLD = """
 import sys
+from synod.storage._log import PREPARED_NAME, PREPARE_STEP_BYTES
 from synod.storage import RealFileSystem, Store
 store = Store.open(RealFileSystem(), sys.argv[1], cell_id=sys.argv[2], replica_id=2)
 print(store.boot, flush=True)
@@ -210,6 +212,7 @@ def test_a_directory_of_a_running_process_is_locked_and_is_free_when_that_was_ki
 TRY = """
 import os, sys
 from synod.base import DataDirError
+from synod.storage._log import PREPARED_NAME, PREPARE_STEP_BYTES
 from synod.storage import RealFileSystem, Store
 if os.geteuid() == 0:
     os.setgid(65534)
@@ -445,6 +448,48 @@ def test_without_room_for_the_next_segment_the_store_lives_on_and_recovers() -> 
     store.prepare()
     write(store, 4)
     assert reopen(store, fs).recovered.entries == tuple(entry(s) for s in (1, 2, 3, 4))
+
+
+def test_the_next_segment_is_prepared_in_steps_and_in_time() -> None:
+    """No write waits for the zeros of a whole segment, and the next one is whole once half of this one is used."""
+    fs = memory()
+    size = 8 * PREPARE_STEP_BYTES
+    store = open_store(fs, segment_bytes=size)
+    prepared = f"{DIRECTORY}/{PREPARED_NAME}"
+    slot = 0
+    while len([name for name in fs.list_dir(DIRECTORY) if name.endswith(".seg")]) < 3:
+        slot += 1
+        Group(Ballot(1, 1), 0, (entry(slot, size=PREPARE_STEP_BYTES // 2),)).append_to(store)
+        store.sync()
+        before = fs.open(prepared).size() if fs.exists(prepared) else 0
+        store.prepare()
+        assert 0 <= fs.open(prepared).size() - before <= PREPARE_STEP_BYTES
+        used = max(place.at for place in store._log._segments[-1:])
+        assert fs.open(prepared).size() >= min(size, 2 * used - 2 * PREPARE_STEP_BYTES)
+
+
+def test_a_part_of_the_next_segment_is_not_taken_for_room() -> None:
+    """Where the steps hit the end of the disk, what they took is given back, and less than a segment is still no room."""
+    fs = memory()
+    store = open_store(fs, segment_bytes=8 * PREPARE_STEP_BYTES)
+    write(store, 1)
+    fs.bytes_max = fs.used_bytes() + 2 * PREPARE_STEP_BYTES
+    full = fs.used_bytes()
+
+    def fill() -> None:
+        for slot in range(2, 16):
+            Group(Ballot(1, 1), 0, (entry(slot, size=PREPARE_STEP_BYTES // 2),)).append_to(store)
+            store.prepare()
+
+    with pytest.raises(NoSpace):
+        fill()
+    assert fs.used_bytes() == full
+    for _ in range(2):
+        with pytest.raises(NoSpace):
+            store.prepare()
+    fs.bytes_max = None
+    store.prepare()
+    assert fs.open(f"{DIRECTORY}/{PREPARED_NAME}").size() == 8 * PREPARE_STEP_BYTES
 
 
 def test_an_append_without_room_has_written_nothing() -> None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 TELNET_CLOSE: Final = 4
 
 
-class ClientConnection(asyncio.Protocol):
+class ClientConnection:
     """One client: bytes in to the replica, bytes out from it."""
 
     __slots__ = ("_greeted", "_head", "_host", "address", "conn", "opened_at", "port", "transport")
@@ -64,6 +64,13 @@ class ClientConnection(asyncio.Protocol):
         )
         if self.transport is not None:
             self.transport.abort()
+
+    def resume_writing(self) -> None:
+        """Nothing to do: who is paused is on its way out."""
+
+    def eof_received(self) -> bool:
+        """The other side speaks no more: close."""
+        return False
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 -- the protocol's signature
         """The connection is gone."""

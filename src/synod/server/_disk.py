@@ -64,7 +64,7 @@ class DiskThread:
         self._events = events
         self._call = call
         self._queue: queue.SimpleQueue[Job] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="synod-disk", daemon=True)
+        self._worker = threading.Thread(target=self._run, name="synod-disk", daemon=True)
         self._stopping = False
         self._full = False
         self._snapshot_dropped = False
@@ -72,7 +72,7 @@ class DiskThread:
 
     def start(self) -> None:
         """Begin."""
-        self._thread.start()
+        self._worker.start()
 
     def submit(self, job: Job) -> None:
         """Queue a job; writes are made durable in the order in which they were queued."""
@@ -82,8 +82,8 @@ class DiskThread:
         """Finish what is queued, then end; waits for the thread."""
         self._stopping = True
         self._queue.put(None)
-        if self._thread.is_alive():
-            self._thread.join(timeout=10)
+        if self._worker.is_alive():
+            self._worker.join(timeout=10)
 
     def _run(self) -> None:
         try:

@@ -234,11 +234,15 @@ class Host(DiskEvents):
         self.poke()
 
     def _do(self, ready: Ready) -> None:
-        for write in ready.writes:
-            self.measures.batch_bytes.observe(sum(len(entry.value) for entry in write.entries))
-            self.disk.submit(write)
+        # Messages first: the disk thread cannot begin before this one waits for something, but the peers can.
         if ready.messages:
             self._send(ready.messages)
+        for write in ready.writes:
+            size = 0
+            for entry in write.entries:
+                size += len(entry.value)
+            self.measures.batch_bytes.observe(size)
+            self.disk.submit(write)
         for peer in ready.peer_closes:
             for connection in (self._mains.get(peer), self._bulks.get(peer)):
                 if connection is not None:
@@ -527,4 +531,4 @@ def _seeded() -> Rng:
 
 def is_compiled() -> bool:
     """Whether the compiled core runs."""
-    return not str(sys.modules[Tree.__module__].__file__).endswith(".py")
+    return not str(sys.modules["synod.tree._tree"].__file__).endswith(".py")

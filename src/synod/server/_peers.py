@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from typing import TYPE_CHECKING, Final, cast
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from synod.base import RemoteProtocolError
 from synod.replica import Hello
@@ -36,7 +37,7 @@ REDIAL_MAX_S: Final = 1.0
 _LENGTH: Final = struct.Struct(">I")
 
 
-class PeerConnection(asyncio.Protocol):
+class PeerConnection:
     """One connection to a peer, dialled or accepted.
 
     Args:
@@ -141,6 +142,13 @@ class PeerConnection(asyncio.Protocol):
         if self.transport is not None:
             self.transport.abort()
 
+    def resume_writing(self) -> None:
+        """Nothing to do: who is paused is on its way out."""
+
+    def eof_received(self) -> bool:
+        """The other side speaks no more: close."""
+        return False
+
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 -- the protocol's signature
         """It is gone."""
         if not self.closed.done():
@@ -154,10 +162,10 @@ async def dial(host: Host, peer: int, address: str, *, bulk: bool) -> None:
     loop = asyncio.get_running_loop()
     wait = REDIAL_FIRST_S
     while True:
+        connection = PeerConnection(host, dialled=peer, bulk=bulk)
+        made: Callable[[], Any] = lambda: connection  # noqa: B023, E731 -- called at once
         try:
-            _, connection = await loop.create_connection(
-                lambda: PeerConnection(host, dialled=peer, bulk=bulk), name.strip("[]"), int(port)
-            )
+            await loop.create_connection(made, name.strip("[]"), int(port))
         except OSError:
             await asyncio.sleep(wait)
             wait = min(2 * wait, REDIAL_MAX_S)

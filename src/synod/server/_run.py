@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from synod.base import SynodError, UserError
 from synod.storage import FileSystem, StoreOptions
@@ -92,8 +93,11 @@ class Server:
             raise
         self._sockets = sockets
         host.start()
-        self._listeners.append(await loop.create_server(lambda: ClientConnection(host), sock=sockets[0], backlog=1024))
-        self._listeners.append(await loop.create_server(lambda: PeerConnection(host), sock=sockets[1]))
+        # Any: compiled classes have no base class of asyncio's, and need none.
+        clients: Callable[[], Any] = lambda: ClientConnection(host)  # noqa: E731
+        peers: Callable[[], Any] = lambda: PeerConnection(host)  # noqa: E731
+        self._listeners.append(await loop.create_server(clients, sock=sockets[0], backlog=1024))
+        self._listeners.append(await loop.create_server(peers, sock=sockets[1]))
         for member in host.replica.configuration.members:
             if member.id < self.config.id:
                 for bulk in (False, True):

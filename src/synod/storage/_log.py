@@ -34,6 +34,9 @@ from ._segment import (
 SEGMENT_NAME: Final = "log-{:016x}.seg"
 PREPARED_NAME: Final = "log-prepared.tmp"
 
+PREPARE_STEP_BYTES: Final = 1 << 20
+"""So much of the next segment is zeroed and synced at once: a millisecond or two, where a whole one takes fifty."""
+
 
 class _Segment:
     """A segment that holds groups."""
@@ -91,6 +94,7 @@ class Log:
         self._segments: list[_Segment] = []
         self._active: _Segment | None = None
         self._prepared: File | None = None
+        self._no_room = False
         self._places: dict[Slot, _Place] = {}
         self._number = 0
         self._durable = 0
@@ -267,6 +271,8 @@ class Log:
         """Take the prepared segment, or make one now; it has a name only when its header is durable."""
         # What the old segment holds must be durable before the new header says that it is complete.
         self.sync()
+        while size <= self._segment_bytes and 0 < self._prepared_bytes < self._segment_bytes:
+            self._prepare_step(self._prepared_bytes)
         if self._prepared is None or self._prepared.size() < size:
             self._drop_prepared()
             self._prepared = self._fs.create(join(self._directory, PREPARED_NAME), size)
@@ -296,15 +302,41 @@ class Log:
         return segment
 
     def prepare(self) -> None:
-        """Have the next segment ready before it is needed: from half of the active one on.
+        """Have the next segment ready before it is needed: whole once half of the active one is used.
+
+        A step at a time, so that no write waits for the zeros and the sync of a whole segment. Where there was no
+        room, all of it at once: a part of it would fit into what the last attempt gave back.
 
         Raises:
             NoSpace: there is no room; what is acknowledged is safe.
         """
-        active = self._active
-        if self._prepared is None and (active is None or active.at > active.size // 2):
+        active, ready = self._active, self._prepared_bytes
+        if active is None or self._no_room:
+            if ready < self._segment_bytes:
+                self._drop_prepared()
+                self._no_room = True
+                self._prepared = self._fs.create(join(self._directory, PREPARED_NAME), self._segment_bytes)
+                self._no_room = False
+        elif ready < min(self._segment_bytes, 2 * active.at):
+            self._prepare_step(ready)
+
+    def _prepare_step(self, ready: int) -> None:
+        """Add zeros to the next segment, durably."""
+        step = min(PREPARE_STEP_BYTES, self._segment_bytes - ready)
+        try:
+            if self._prepared is None:
+                self._drop_prepared()
+                self._prepared = self._fs.append_new(join(self._directory, PREPARED_NAME))
+            self._prepared.pwrite(ready, bytes(step))
+            self._prepared.sync()
+        except NoSpace:
+            self._no_room = True
             self._drop_prepared()
-            self._prepared = self._fs.create(join(self._directory, PREPARED_NAME), self._segment_bytes)
+            raise
+
+    @property
+    def _prepared_bytes(self) -> int:
+        return 0 if self._prepared is None else self._prepared.size()
 
     def _drop_prepared(self) -> None:
         if self._prepared is not None:
