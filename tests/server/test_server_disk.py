@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from synod.base import Ballot, Configuration, Entry, Member
 from synod.replica import DiskWrite, SnapshotWrite
-from synod.server._disk import DiskEvents, DiskThread
+from synod.server._disk import DiskThread
 from synod.storage import Identity, MemoryFileSystem, Store, StoreOptions, format_directory
 
 CELL = "0123456789abcdef" * 2
 
 
-class Events(DiskEvents):
+class Events:
     def __init__(self) -> None:
         self.persisted_ids: list[int] = []
         self.saved: list[int] = []

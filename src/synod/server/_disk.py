@@ -10,7 +10,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 from synod.base import Corruption, NoSpace, Slot, StorageError
 from synod.replica import DiskWrite, LogRead, SnapshotInstall, SnapshotRead, SnapshotWrite
@@ -22,32 +22,40 @@ ROOM_RETRY_S: Final = 0.5
 Job = DiskWrite | LogRead | SnapshotWrite | SnapshotRead | SnapshotInstall | None
 
 
-class DiskEvents:
+class DiskEvents(Protocol):
     """What the disk thread reports; each is called on the event loop."""
 
     def persisted(self, write_id: int, seconds: float, writes: int) -> None:
         """Everything up to this write is durable; the sync took `seconds` for `writes` writes."""
+        ...
 
     def log_read(self, request: LogRead, entries: list) -> None:  # type: ignore[type-arg]
         """Entries were read."""
+        ...
 
     def snapshot_saved(self, slot: Slot, log_start: Slot) -> None:
         """Our own snapshot is durable."""
+        ...
 
     def snapshot_read(self, request: SnapshotRead, data: bytes, total: int) -> None:
         """Bytes of a stored snapshot."""
+        ...
 
     def snapshot_installed(self, slot: Slot, chunks: list[bytes]) -> None:
         """A peer's snapshot is durable here."""
+        ...
 
     def snapshot_refused(self, reason: str) -> None:
         """A peer's snapshot is damaged."""
+        ...
 
     def room(self, has_room: bool, reason: str) -> None:
         """The disk is full, or has room again."""
+        ...
 
     def failed(self, reason: str) -> None:
         """The disk failed: the replica must stop at once."""
+        ...
 
 
 class DiskThread:

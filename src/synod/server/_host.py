@@ -23,7 +23,7 @@ from synod.storage import FileSystem, RealFileSystem, Store, StoreOptions
 
 from ._clients import ClientConnection
 from ._config import Config
-from ._disk import DiskEvents, DiskThread
+from ._disk import DiskThread
 from ._metrics import DISK_STALL_S, LOOP_STALL, Latency, Measures
 from ._peers import PeerConnection
 from ._words import ClientLine
@@ -61,7 +61,7 @@ def wall_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-class Host(DiskEvents):
+class Host:
     """Everything around one `Replica`.
 
     Args:
