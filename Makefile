@@ -8,7 +8,8 @@ pip := $(bin)/python -m pip install --quiet --disable-pip-version-check --constr
 
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test check lint types compiled test-compiled sim mutants bench bench-quick bench-smoke clean
+.PHONY: help demo test check lint types compiled test-compiled sim mutants
+.PHONY: bench bench-quick bench-smoke bench-growth bench-self clean
 
 help:
 	@echo 'make demo     a cell, three instances of a service, 20,000 requests, two kills and an audit'
@@ -18,6 +19,8 @@ help:
 	@echo 'make sim      some hundred simulated histories with faults (SEEDS=N, JOBS=N)'
 	@echo 'make mutants  break the code on purpose, patch by patch, and see a test fail each time'
 	@echo 'make bench    the cell and its peers in turns on this machine (make bench-quick: 3 minutes)'
+	@echo 'make bench-growth   ours alone, as znodes, sessions and watches grow (some minutes)'
+	@echo 'make bench-self     ours alone on a few rows, against the figures of the last release (under a minute)'
 	@echo 'make clean    forget the virtual environment and every cache'
 
 demo: .venv/.runs
@@ -41,7 +44,8 @@ hot := $(wildcard src/synod/paxos/*.py src/synod/tree/*.py src/synod/replica/*.p
 compiled: .venv-compiled/.made
 
 test-compiled: .venv-compiled/.made
-	.venv-compiled/bin/python -m pytest --quiet --numprocesses $(WORKERS) tests/wire tests/paxos tests/tree tests/replica tests/storage tests/server tests/sim
+	.venv-compiled/bin/python -m pytest --quiet --numprocesses $(WORKERS) tests/wire tests/paxos tests/tree tests/replica tests/storage tests/sim
+	.venv-compiled/bin/python -m pytest --quiet --numprocesses $(WORKERS) -m 'not slow' tests/server
 
 SEEDS ?= 300
 JOBS ?= 2
@@ -59,6 +63,12 @@ bench-quick: .venv/.runs
 
 bench-smoke: .venv/.runs
 	$(bin)/python -m bench --smoke
+
+bench-growth: .venv/.runs
+	$(bin)/python -m bench --growth $(BENCH)
+
+bench-self: .venv/.runs
+	@$(bin)/python -m bench --self $(BENCH)
 
 clean:
 	rm -rf .venv .venv-compiled .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

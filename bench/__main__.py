@@ -10,8 +10,11 @@ import shutil
 import sys
 from pathlib import Path
 
+from ._baseline import run as run_baseline
 from ._bench import COMPILED, ETCD, QUICK, SMOKE, SYNOD, ZOOKEEPER, Bench, Effort
-from ._report import markdown
+from ._growth import Sizes, growth
+from ._publish import publish
+from ._report import heading, markdown
 from ._rows import ROWS
 from .peers import COMPILED_PYTHON, zookeeper_command
 
@@ -23,23 +26,41 @@ def main() -> int:
     parser.add_argument("--smoke", action="store_true", help="only that everything can be measured; no figures")
     parser.add_argument("--rows", default="", help="only rows whose title holds this text")
     parser.add_argument("--faults", type=int, help="leaders to kill and to silence")
+    parser.add_argument("--turns", type=int, help="how often each system has its turn at every row")
+    parser.add_argument("--seconds", type=float, help="of each measurement")
     parser.add_argument("--replicas", type=int, default=3)
+    parser.add_argument("--growth", action="store_true", help="ours alone, as znodes, sessions and watches grow")
+    parser.add_argument("--self", action="store_true", help="ours alone, against the stored figures: under a minute")
+    parser.add_argument("--save", action="store_true", help="with --self: store the figures for the next release")
+    parser.add_argument("--report", type=Path, nargs="+", help="write docs/PERFORMANCE.md's figures from these reports")
     parser.add_argument("--json", type=Path, help="write the report to this file as well")
     options = parser.parse_args()
+    if options.report:
+        publish(options.report)
+        return 0
     gc.freeze()
     gc.disable()  # the generator makes no cycles, and its pauses would be taken for the servers'
 
-    effort = SMOKE if options.smoke else QUICK if options.quick else Effort()
-    if options.faults is not None:
-        effort = dataclasses.replace(effort, faults=options.faults)
     names = systems()
+    if options.self:
+        run_baseline(names, save=options.save)
+        return 0
+    if options.growth:
+        sizes = Sizes(znodes=(1_000, 10_000), sessions=(10, 100), watches=(0, 100), turns=1, steady_s=1.0)
+        document = growth(names, sizes if options.smoke else Sizes())
+        if options.json:
+            options.json.write_text(json.dumps(document, indent=1) + "\n")
+        print(json.dumps(document["growth"], indent=1))
+        return 0
+    effort = SMOKE if options.smoke else QUICK if options.quick else Effort()
+    for field, value in (("faults", options.faults), ("turns", options.turns), ("measure_s", options.seconds)):
+        if value is not None:
+            effort = dataclasses.replace(effort, **{field: value})
     rows = [row for row in ROWS if options.rows in row.title][:: 4 if options.smoke else 1]
     document = Bench(names, effort, replicas=options.replicas).run(rows, only=options.rows)
     if options.json:
         options.json.write_text(json.dumps(document, indent=1) + "\n")
-    facts = document["machine"]
-    print(f"{facts['date']}, {facts['cores']} cores of {facts['cpu']}, Python {facts['python']}")
-    print(", ".join(f"{name} {version}" for name, version in document["systems"].items()), end="\n\n")
+    print(heading(document), end="\n\n")
     print(markdown(document))
     return 0
 

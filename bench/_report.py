@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Final
 
 
 def machine() -> dict[str, Any]:
@@ -49,16 +49,64 @@ def ratios(values: Mapping[str, float], ours: Sequence[str], *, more_is_better: 
 def markdown(document: Mapping[str, Any]) -> str:
     """The whole report as a Markdown table."""
     names, ours = list(document["systems"]), document["ours"]
-    head = ["row", *names, *(f"{name}: better peer" for name in ours), "p99 ms: " + " / ".join(names)]
+    head = ["row", *names, *(f"{name}: better peer" for name in ours), "goal"]
+    head += ["p99 ms: " + " / ".join(names), "generator, cores: " + " / ".join(names)]
     lines = [" | ".join(head), " | ".join(["---"] + ["---:"] * (len(head) - 1))]
     for row in document["rows"]:
         cells = [row["title"]]
         cells += [_figure(row["values"].get(name), row["unit"]) for name in names]
         cells += [f"{row['ratios'][name]:.2f}" if name in row["ratios"] else "-" for name in ours]
-        p99 = row.get("p99_ms")
+        cells.append(f"{row['goal']:.2g}" if row.get("goal") else goal_of(row["title"]))
+        p99, generator = row.get("p99_ms"), row.get("generator_cores")
         cells.append(" / ".join(f"{p99[name]:.1f}" for name in names) if p99 else row.get("note", ""))
+        cells.append(" / ".join(f"{generator[name]:.2f}" for name in names) if generator else "")
         lines.append(" | ".join(cells))
     return "\n".join(f"| {line} |" for line in lines)
+
+
+GOALS: Final = {
+    "leader killed: median": "0.2 s",
+    "leader killed: worst": "0.5 s",
+    "leader silent: worst": "1 s",
+    "empty cell to first write": "0.5 s",
+    "`synod up` to first write": "0.9 s",
+    "memory of a replica, empty": "45 / 50 MB",
+    "memory of a replica, 100,000 znodes": "110 / 140 MB",
+    "memory of a replica, and 10,000 idle": "160 / 200 MB",
+    "CPU of all replicas, 10,000 idle sessions of 30": "0.1 core",
+    "CPU of all replicas, 10,000 idle sessions of 10": "0.15 core",
+}
+"""The goals that are no ratios, by how the title of their row begins."""
+
+
+def goal_of(title: str) -> str:
+    """The absolute goal of a row, or nothing."""
+    return next((goal for start, goal in GOALS.items() if title.startswith(start)), "")
+
+
+def merged(documents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One report out of several runs of parts of it; of a row that is there twice the last counts."""
+    first = documents[0]
+    rows: dict[str, Any] = {}
+    for document in documents:
+        for row in document["rows"]:
+            rows.pop(row["title"], None)
+            rows[row["title"]] = row
+    return {**first, "rows": list(rows.values())}
+
+
+def heading(document: Mapping[str, Any]) -> str:
+    """On what, of what and when."""
+    facts = document["machine"]
+    disk = facts.get("disk")
+    where = (
+        f"{facts['date']}, {facts['cores']} cores of {facts['cpu']}, {facts['memory_gb']} GB, "
+        f"Linux {facts['kernel']}, Python {facts['python']}, {facts.get('replicas', 3)} replicas"
+    )
+    lines = [where, ", ".join(f"{name} {version}" for name, version in document["systems"].items())]
+    if disk:
+        lines.append(f"the disk: {disk['synced_mb_s']} MB/s synced, {disk['sync_us']} us for one small sync")
+    return "  \n".join(lines)
 
 
 def _figure(value: float | None, unit: str) -> str:

@@ -15,7 +15,7 @@ DIGESTS_S = 20.0
 
 
 @pytest.mark.slow
-@pytest.mark.requires("compiled")
+@pytest.mark.requires("compiled", "pure")
 def test_a_mixed_cell_agrees(tmp_path) -> None:
     """Each kind leads for a while; both apply the same, down to the digest of the whole state."""
     pythons = (str(COMPILED_PYTHON), sys.executable, sys.executable)

@@ -1,0 +1,135 @@
+"""What an operation costs as the cell grows: in znodes, in sessions, in watches; and whether it ever stands still.
+
+Ours alone, and beside `make bench`: filling a million znodes takes its time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from ._bench import OURS, make, told
+from ._fill import fill, path
+from ._load import pace
+from ._proc import resident_mib, sessions_allowed
+from ._report import machine
+from ._rows import ROWS, VALUE_BYTES, clients_of, measure
+from ._sessions import Sessions
+from ._zookeeper import GET, ZooKeeperClient, text
+from .peers import Peer
+
+TITLES: Final = ("write 64:1", "write 16:32", "read, linearizable 64:1", "read, linearizable 16:32")
+WATCHING: Final = 10
+"""Connections that hold the watches."""
+STEADY_RATE: Final = 5_000
+
+State = Callable[[Peer, int], AbstractContextManager[None]]
+"""Brings a running cell to a size, and back where that is possible."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How far each curve goes.
+
+    Args:
+        measure_s: of each point of each row.
+        steady_s: of the steady load that looks for gaps.
+    """
+
+    znodes: tuple[int, ...] = (1_000, 10_000, 100_000, 1_000_000)
+    sessions: tuple[int, ...] = (10, 1_000, 10_000)
+    watches: tuple[int, ...] = (0, 1_000, 10_000, 100_000)
+    measure_s: float = 1.5
+    warm_s: float = 0.4
+    turns: int = 3
+    steady_s: float = 20.0
+
+
+def growth(names: Sequence[str], sizes: Sizes) -> dict[str, Any]:
+    """The curves of the better of our columns that is here."""
+    with tempfile.TemporaryDirectory(prefix="synod-bench-") as directory:
+        name = next(name for name in names if name in OURS)
+        return {"machine": machine(), "growth": [grow(name, Path(directory), sizes)]}
+
+
+def grow(name: str, directory: Path, sizes: Sizes) -> dict[str, Any]:
+    """All curves of one of our columns."""
+    curves = []
+    with make(name, directory / "sessions") as cell:
+        curves.append(_curve(cell, "sessions", sizes.sessions, sizes, _sessions))
+    with make(name, directory / "watches") as cell:
+        fill(cell, 0, max(sizes.watches), b"x" * VALUE_BYTES)
+        curves.append(_curve(cell, "watches", sizes.watches, sizes, _watches))
+    with make(name, directory / "znodes") as cell:
+        filled = [0]
+
+        @contextlib.contextmanager
+        def znodes(system: Peer, count: int) -> Iterator[None]:
+            fill(system, filled[0], count, b"x" * VALUE_BYTES)
+            filled[0] = count
+            yield
+
+        curves.append(_curve(cell, "znodes", sizes.znodes, sizes, znodes))
+        stalls = _steady(cell, max(sizes.znodes), sizes.steady_s)
+        memory = resident_mib(cell)
+    return {"system": name, "curves": curves, "stalls": stalls, "memory_mib": memory}
+
+
+def _curve(cell: Peer, what: str, counts: tuple[int, ...], sizes: Sizes, state: State) -> dict[str, Any]:
+    """The rows at every size: operations a second, and microseconds of the servers' CPU for one."""
+    rows = [row for row in ROWS if row.title in TITLES]
+    found: dict[str, dict[str, list[float]]] = {row.title: {"rate": [], "cost_us": []} for row in rows}
+    for count in counts:
+        with told(f"{what}: {count:,}"), state(cell, count):
+            for row in rows:
+                runs = [measure(cell, row, warm_s=sizes.warm_s, measure_s=sizes.measure_s) for _ in range(sizes.turns)]
+                best = min(runs, key=lambda one: one.cost_us)
+                found[row.title]["rate"].append(max(one.rate for one in runs))
+                found[row.title]["cost_us"].append(best.cost_us)
+    return {"what": what, "counts": list(counts), "rows": found}
+
+
+@contextlib.contextmanager
+def _sessions(cell: Peer, count: int) -> Iterator[None]:
+    """So many idle sessions beside the active ones; they outlive the measurement without a ping."""
+    with Sessions(cell.ports, sessions_allowed(count), 60_000):
+        yield
+
+
+@contextlib.contextmanager
+def _watches(cell: Peer, count: int) -> Iterator[None]:
+    """So many data watches, each on a znode of its own, spread over a few connections."""
+    clients = [ZooKeeperClient(cell.ports[i % len(cell.ports)], 9_000 + i, b"", "read") for i in range(WATCHING)]
+    try:
+        for number in range(count):
+            clients[number % WATCHING].ask(struct.pack(">i", GET) + text(path(number)) + b"\1")
+        yield
+    finally:
+        for client in clients:
+            client.close()
+
+
+def _steady(cell: Peer, znodes: int, seconds: float) -> dict[str, Any]:
+    """A fixed rate of writes on the full cell, and the gaps between acknowledgements."""
+    row = next(row for row in ROWS if row.title == "write 64:1")
+    with told(f"{STEADY_RATE:,} writes a second with {znodes:,} znodes"), clients_of(cell, row) as clients:
+        began = time.perf_counter()
+        paced = pace(clients, STEADY_RATE, seconds)
+        took = time.perf_counter() - began
+    return {
+        "znodes": znodes,
+        "wanted": STEADY_RATE,
+        "rate": paced.rate,
+        "seconds": took,
+        "widest_gap_ms": 1_000 * paced.widest_s,
+        "max_latency_ms": 1_000 * paced.max_s,
+        "generators_own_pause_ms": 1_000 * paced.own_pause_s,
+        "gaps_over_20_ms": [[round(at, 2), round(1_000 * width, 1)] for at, width in paced.gaps],
+    }
