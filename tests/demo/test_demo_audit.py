@@ -17,6 +17,7 @@ from synod.demo._audit import (
     longest_gap,
     read_history,
     report,
+    slowest_answer,
 )
 
 
@@ -136,6 +137,23 @@ def test_a_gap_belongs_to_the_kill_before_it() -> None:
         answer(140, "w-3", 15, 3, 102),
     )
     assert [longest_gap(run, kill, None) for kill in run.kills] == [20, 100]
+
+
+def test_the_slowest_answer_is_put_down_to_the_kill_that_it_met() -> None:
+    """From its first attempt to its answer; what was answered before the kill or began after the next has no part."""
+    run = run_of(
+        sent(10, "w-1"),
+        answer(300, "w-1", 5, 1, 100),
+        sent(310, "w-2"),
+        {"event": "kill", "at": 320, "what": "one"},
+        {"event": "failed", "at": 321, "id": "w-2", "why": "ReadError", "unknown": True},
+        sent(330, "w-2"),
+        answer(350, "w-2", 10, 2, 101),
+        {"event": "kill", "at": 400, "what": "two"},
+        sent(410, "w-3"),
+        answer(490, "w-3", 15, 3, 102),
+    )
+    assert [slowest_answer(run, kill) for kill in run.kills] == [40, 80]
 
 
 def test_the_report_says_whether_all_holds() -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import random
+import shlex
 import signal
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +73,31 @@ def test_without_the_guard_the_audit_fails(tmp_path: Path) -> None:
     code, document, _ = demo(stream(tmp_path / "in.jsonl", 300, 1.0, 3), "--without", "guard")
     assert code == 1
     assert "fencing tokens never falling" in broken(document)
+
+
+def test_kept_it_serves_curl_until_it_is_interrupted(tmp_path: Path) -> None:
+    """After the audit it says two commands for another terminal; they work as they stand."""
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    with subprocess.Popen(
+        [*SYNOD, "--requests", str(stream(tmp_path / "in.jsonl", 60, 0.5, 5)), "--keep"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment,
+    ) as process:  # fmt: skip
+        assert process.stderr is not None
+        said = list(iter(process.stderr.readline, "still serving; Ctrl-C stops everything\n"))
+        get, put = (shlex.split(line) for line in said if line.startswith("curl "))
+        before, after = ask("GET", get[-1]), ask(*put[2:3], put[-1], put[4])
+        assert put[:4] == ["curl", "-X", "PUT", "-d"]
+        assert before["stock"] == after["stock"] + 2 * after["accepted"]
+        assert after["version"] == before["version"] + 1
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    assert process.returncode == 130
+
+
+def ask(method: str, url: str, body: str | None = None) -> dict[str, Any]:
+    request = urllib.request.Request(url, None if body is None else body.encode(), method=method)
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        return json.load(answer)
 
 
 def test_interrupted_it_stops_everything(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ def test_a_stream_of_json_lines_is_taken_in_order() -> None:
     ("line", "why"),
     [
         (b'{"id": "r-9", "type": "wr', "it is not JSON"),
+        (b"[" * 60_000, "it is not JSON"),
         (b"[1]", "it is not a JSON object"),
         (b'{"type": "read", "key": "k"}', "its id is not a text"),
         (b'{"id": "r", "type": "read"}', "its key is not a text"),
@@ -36,6 +37,10 @@ def test_a_stream_of_json_lines_is_taken_in_order() -> None:
         (b'{"id": "r", "type": "write", "key": "k", "op": "restock", "quantity": 0}', "its quantity is not"),
         (b'{"id": "r", "type": "write", "key": "k", "op": "restock", "quantity": true}', "its quantity is not"),
         (b'{"id": "r-1", "type": "read", "key": "other"}', "gives the id 'r-1' of line 1 to another request"),
+        (b'{"id": "r", "type": "read", "key": ".."}', "its key is '..', which no URL can carry"),
+        (b'{"id": "r", "type": "read", "key": "\\ud800"}', "its key holds half of a surrogate pair"),
+        (b'{"id": "\\udfff", "type": "read", "key": "k"}', "its id holds half of a surrogate pair"),
+        (b'{"id": "r", "type": "read", "key": "\xff"}', "it is not JSON"),
         (b'{"id": "' + b"r" * 70_000 + b'"}', "it has more than 65536 bytes"),
     ],
 )

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 
+import pytest
+
 from client.client_systems import expire, wait_until
+from synod.base import UserError
 from synod.recipes import Cache
 
 
@@ -77,3 +81,34 @@ async def test_a_view_that_stopped_leaves_no_watcher(local_hosts, client, root):
     assert not len(cell._session.watches)
     await cell.set(f"{root}/a", b"later")
     assert cache.view["a"] == b""
+
+
+async def test_a_view_that_is_not_waited_for_any_more_follows_nothing(relay, client, root):
+    """Cancelled before the first view is there, it leaves neither its task nor a watcher."""
+    cell = await client(relay.hosts)
+    cache = Cache(cell, root)
+    relay.hold_answers()
+    starting = asyncio.create_task(cache.start())
+    await wait_until(lambda: cache._task is not None, "the beginning")
+    following = cache._task
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert following.cancelled()
+    relay.let_answers_go()
+    await cell.sync("/")
+    assert not len(cell._session.watches)
+
+
+async def test_a_view_ends_quietly_with_its_client(local_hosts, client, root):
+    """A change that is to be read when the client is closed: the view stays; nobody is left with an error."""
+    cell = await client(local_hosts)
+    await cell.create(f"{root}/a", b"1", makepath=True)
+    cache = Cache(cell, root)
+    await cache.start()
+    await cell.close()
+    cache.mark("a", data=True)
+    await cache._task
+    assert cache.view == {"a": b"1"}
+    with pytest.raises(UserError, match="closed"):
+        await Cache(cell, root).start()

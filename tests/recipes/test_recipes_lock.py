@@ -76,6 +76,23 @@ async def test_a_release_wakes_only_the_next_one(local_hosts, client, root):
     waiters[1].cancel()
 
 
+async def test_a_free_lock_costs_one_create_one_list_and_one_delete(local_hosts, client, root, monkeypatch):
+    """The way to the cell is what a lock costs: no request beyond those three, the first two in one round trip."""
+    cell = await client(local_hosts)
+    await cell.create(root)
+    asked = []
+    submit = cell._session.submit
+
+    def noting(request, **options):
+        asked.append(type(request).__name__)
+        return submit(request, **options)
+
+    monkeypatch.setattr(cell._session, "submit", noting)
+    async with cell.lock(root):
+        assert asked == ["Create", "GetChildren"]
+    assert asked == ["Create", "GetChildren", "Delete"]
+
+
 async def test_a_lock_not_got_in_time_leaves_nothing_behind(hosts, client, root):
     """With a timeout, at once, and in `async with`: nothing is held, and no contender stays."""
     holder, waiter = await client(hosts), await client(hosts)

@@ -54,7 +54,7 @@ def make_app(cell: Cell, ledger: Ledger, instance: str, *, pause: Pause | None =
             id_ = str(change.get("id") or uuid.uuid4())
             op, quantity = parse_change(change)
         except (ValueError, AttributeError) as broken:
-            return JSONResponse({"error": f"the write is broken: {broken}"}, status_code=400)
+            return JSONResponse({"error": f"the write is broken: {broken}; nothing was changed"}, status_code=400)
         token = request.state.fencing_token
         if pause is not None:
             await pause(sku, token)

@@ -251,9 +251,14 @@ def check_items(rows: Sequence[Row], items: dict[str, tuple[int, int]]) -> Check
     return check
 
 
+def _end_of(run: Run, kill: Kill) -> int:
+    """Until when things are put down to a kill."""
+    return min((other.at for other in run.kills if other.at > kill.at), default=kill.at + GAP_WINDOW)
+
+
 def longest_gap(run: Run, kill: Kill, kind: str | None) -> int:
     """The longest time without an answered request (of one type) between a kill and the next, in microseconds."""
-    until = min((other.at for other in run.kills if other.at > kill.at), default=kill.at + GAP_WINDOW)
+    until = _end_of(run, kill)
     times = [at for at, type_, _ in run.successes if kind is None or type_ == kind]
     before = max((at for at in times if at <= kill.at), default=kill.at)
     after = [at for at in times if kill.at < at <= until]
@@ -261,6 +266,17 @@ def longest_gap(run: Run, kill: Kill, kind: str | None) -> int:
     if not after:
         return max(0, min(run.ended, until) - before)
     return max(later - earlier for earlier, later in pairwise(points))
+
+
+def slowest_answer(run: Run, kill: Kill) -> int:
+    """How long the slowest request took, first attempt to answer, of those that a kill met on their way."""
+    until = _end_of(run, kill)
+    waits = [
+        told.answered - told.sent
+        for told in run.told.values()
+        if told.answered is not None and told.answered > kill.at and told.sent <= until
+    ]
+    return max(waits, default=0)
 
 
 def report(run: Run, checks: Sequence[Check]) -> dict[str, Any]:
@@ -293,6 +309,7 @@ def report(run: Run, checks: Sequence[Check]) -> dict[str, Any]:
                 "longest_gap_ms": round(longest_gap(run, kill, None) / 1_000, 1),
                 "longest_gap_reads_ms": round(longest_gap(run, kill, "read") / 1_000, 1),
                 "longest_gap_writes_ms": round(longest_gap(run, kill, "write") / 1_000, 1),
+                "slowest_answer_ms": round(slowest_answer(run, kill) / 1_000, 1),
             }
             for kill in run.kills
         ],

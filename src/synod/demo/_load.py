@@ -58,7 +58,8 @@ class Load:
         self._history = history
         self._at_a_time = at_a_time
         self._progress = progress
-        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=30.0)
+        # The pool looks at every idle connection with each request: as many as can be of use are kept, and no more.
+        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=at_a_time, keepalive_expiry=30.0)
         inner = httpx2.AsyncHTTPTransport(limits=limits)
         self.transport = Transport(cell, policy=policy, http=httpx2, inner=inner, seed=seed)
         self.done = 0

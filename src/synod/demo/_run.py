@@ -103,7 +103,7 @@ class Demo:
             self._await(name)
         self._say(f"cell       {replicas.hosts}")
         for name in INSTANCES:
-            self._say(f"instance {name} {self._addresses[name]}   (curl {self._addresses[name]}/items/sku-0)")
+            self._say(f"instance {name} {self._addresses[name]}")
         import uvloop
 
         gave_up = uvloop.run(self._load(replicas))
@@ -112,6 +112,9 @@ class Demo:
             self._say(f"{gave_up} requests were never answered")
             code = 1
         if keep:
+            item = f"{self._addresses[INSTANCES[0]]}/items/sku-0"
+            self._say(f"curl {item}")
+            self._say(f"""curl -X PUT -d '{{"op": "reserve", "quantity": 2}}' {item}""")
             self._say("still serving; Ctrl-C stops everything")
             while True:
                 signal.pause()

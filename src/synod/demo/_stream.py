@@ -98,20 +98,27 @@ def parse_line(line: bytes) -> Wanted:
         raise ValueError(f"it has more than {LINE_BYTES_MAX} bytes")
     try:
         document = json.loads(line)
-    except ValueError as broken:
+    except (ValueError, RecursionError) as broken:  # the latter of brackets without end
         raise ValueError(f"it is not JSON ({broken})") from broken
     if not isinstance(document, dict):
         raise ValueError("it is not a JSON object")  # noqa: TRY004 - data, not a type in the program
-    id_, kind, key = document.get("id"), document.get("type"), document.get("key")
-    if not isinstance(id_, str) or not id_:
-        raise ValueError("its id is not a text")
-    if not isinstance(key, str) or not key:
-        raise ValueError("its key is not a text")
+    id_, kind, key = _text(document, "id"), document.get("type"), _text(document, "key")
+    if key in (".", ".."):
+        raise ValueError(f"its key is {key!r}, which no URL can carry as a name")
     if kind == "read":
         return Wanted(id_, "read", key)
     if kind != "write":
         raise ValueError('its type is neither "write" nor "read"')
     return Wanted(id_, "write", key, *parse_change(document))
+
+
+def _text(document: dict[str, object], name: str) -> str:
+    value = document.get(name)
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"its {name} is not a text")
+    if any("\ud800" <= character <= "\udfff" for character in value):  # JSON can write half a character
+        raise ValueError(f"its {name} holds half of a surrogate pair, which UTF-8 cannot say")
+    return value
 
 
 def parse_change(document: dict[str, object]) -> tuple[Op, int]:

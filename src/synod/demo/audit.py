@@ -113,7 +113,8 @@ def text_of(document: dict[str, Any]) -> str:
         )
     lines.extend(
         f"  at {kill['at_s']:.1f} s killed {kill['what']}: longest gap {kill['longest_gap_ms']:g} ms "
-        f"(reads {kill['longest_gap_reads_ms']:g}, writes {kill['longest_gap_writes_ms']:g})"
+        f"(reads {kill['longest_gap_reads_ms']:g}, writes {kill['longest_gap_writes_ms']:g}), "
+        f"slowest answer {kill['slowest_answer_ms']:g} ms"
         for kill in document["kills"]
     )
     for check in document["checks"]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
-from synod.base import NoAuth, NoNode, NotApplied, OutcomeUnknown, SessionExpired
+from synod.base import NoAuth, NoNode, NotApplied, OutcomeUnknown, SessionExpired, UserError
 from synod.client import Stat, Unavailable, WatcherEvent, validate_path
 
 if TYPE_CHECKING:
@@ -98,13 +98,20 @@ class Cache:
             await changed.wait()
 
     async def start(self) -> None:
-        """Begin to follow; returns when the first view is there."""
+        """Begin to follow; returns when the first view is there.
+
+        Raises:
+            NotApplied: the cell refused, or was closed meanwhile; nothing is followed.
+        """
         if self._task is None:
             self.mark("", data=False)
             self._task = asyncio.get_running_loop().create_task(self._follow())
         first = asyncio.ensure_future(self._first.wait())
         try:
             await asyncio.wait({first, self._task}, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            await self.stop()  # nobody who was cancelled here will ever stop it
+            raise
         finally:
             first.cancel()
         if self._task.done():
@@ -149,6 +156,10 @@ class Cache:
             try:
                 while self._names_marks or self._data_marks:
                     await self._read_marked()
+            except UserError:  # the cell was closed: whoever waits for the first view is told, the view stays
+                if not self._first.is_set():
+                    raise
+                return
             except (OutcomeUnknown, Unavailable, SessionExpired):
                 self._marked.set()
                 if self._cell.state == "closed":

@@ -18,7 +18,7 @@ import asyncio
 import contextlib
 import re
 from types import TracebackType
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Final, Self
 
 from synod.base import LocalProtocolError, LockLost, LockNotAcquired, NoNode, NotApplied, OutcomeUnknown, SessionExpired
 from synod.client import Unavailable, validate_path
@@ -28,6 +28,10 @@ from ._contender import Contender, number_of
 
 if TYPE_CHECKING:
     from synod.client import Cell, Lease
+
+WATCH_AFTER_S: Final = 0.1
+"""A lock that is held longer than this watches its own contender, in case an operator deletes it. A shorter cycle
+then costs one create, one list and one delete, and the fencing token covers the moment."""
 
 
 class Lock:
@@ -222,6 +226,7 @@ class Lock:
 
     async def _watch_contender(self, contender: Contender, lease: Lease) -> None:
         """An operator may break the lock by deleting its contender: then it is lost."""
+        await asyncio.sleep(WATCH_AFTER_S)
         with contextlib.suppress(NotApplied):  # the session is over or the client closed: the lease says so itself
             while not lease.lost.is_set():
                 with bell_at(self._cell, contender.path) as bell:
