@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from synod.demo._audit import (
+    Check,
     Row,
     Run,
     check_exactly_once,
@@ -19,6 +22,9 @@ from synod.demo._audit import (
     report,
     slowest_answer,
 )
+from synod.demo.audit import check_digests, text_of
+
+README = Path(__file__).parent.parent.parent / "README.md"
 
 
 def sent(at: int, id_: str, quantity: int = 5) -> dict[str, Any]:
@@ -168,3 +174,28 @@ def test_the_report_says_whether_all_holds() -> None:
     }  # fmt: skip
     assert document["instances"] == {"a": {"write": 2}, "b": {"read": 1}}
     assert not report(run, [*good, check_items(ROWS, {})])["holds"]
+
+
+def test_the_readme_shows_what_is_printed_today() -> None:
+    """Figure by figure another run, word by word the same lines in the same order."""
+    kills = [
+        {"event": "kill", "at": 61, "what": "replica 1, the leader"},
+        {"event": "kill", "at": 62, "what": "instance b"},
+    ]
+    answers = [{"event": "answer", "at": 50, "id": "r-1", "instance": name, "stock": 10, "version": 2} for name in "bc"]
+    run = run_of(*HISTORY, *answers, *kills)
+    checks = [
+        check_exactly_once(run, ROWS),
+        check_order(run, ROWS),
+        check_tokens(ROWS),
+        check_items(ROWS, {"k": (10, 2)}),
+    ]
+    document = report(run, [*checks, Check(check_digests("", []).name)])
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```", README.read_text(), re.DOTALL | re.MULTILINE)
+    [shown] = [block for language, block in blocks if not language and "The audit holds." in block]
+    lines = [line for line in shown.splitlines() if not line.startswith(("killed ", "instance b serves again"))]
+    assert [shape(line) for line in lines] == [shape(line) for line in text_of(document).splitlines()]
+
+
+def shape(line: str) -> str:
+    return re.sub(r"\d+(\.\d+)?", "0", line)
