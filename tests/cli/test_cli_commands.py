@@ -141,11 +141,25 @@ def test_version_says_which_core_runs(run):
     ],
 )
 def test_usage_errors_end_with_2(run, arguments, named):
-    """The last line names what is wrong; nothing was done."""
+    """One sentence names what is wrong and where help is; nothing was done."""
     done = run(*arguments)
     assert (done.code, done.out) == (2, b"")
-    assert named in done.err.splitlines()[-1]
-    assert "Traceback" not in done.err
+    said = sentence(done.err)
+    assert named in said
+    assert "nothing was done" in said
+    assert re.search(r"`synod( \w+)? -h`", said)
+
+
+def test_a_slip_of_the_pen_is_told_what_was_meant(run):
+    """A command that is nearly one."""
+    assert "Did you mean 'create'" in sentence(run("creat").err)
+
+
+def test_without_arguments_the_help_is_shown(run):
+    """Whoever knows nothing yet sees the commands."""
+    done = run()
+    assert done.code == 2
+    assert "Commands:" in done.err + done.out.decode()
 
 
 # -- the tree ----------------------------------------------------------------------------------------------------
@@ -490,15 +504,43 @@ def test_up_restarts_who_died_when_it_is_told_to(tmp_path):
 
 
 def test_up_says_when_it_cannot_begin(tmp_path):
-    """A port that is taken: the one sentence of the replica is passed on, and nobody is left running."""
+    """A port that is taken, be it the last one: it is named, and nothing is made or started."""
     with listening() as port:
-        done = synod("up", "--replicas", "1", "--client-port", str(port), "--data-dir", str(tmp_path / "cell"))
+        numbers = ("--replicas", "3", "--client-port", str(port - 2))
+        done = synod("up", *numbers, "--data-dir", str(tmp_path / "cell"))
     assert done.returncode == 2
-    assert f"127.0.0.1:{port} is in use by another process" in sentence(done.stderr)
+    assert " is in use by another process" in sentence(done.stderr)
+    assert not list((tmp_path / "cell").iterdir())
     (tmp_path / "file").write_text("")
     done = synod("up", "--data-dir", str(tmp_path / "file"))
     assert done.returncode == 2
     sentence(done.stderr)
+
+
+def test_up_leaves_nothing_of_a_cell_that_it_could_not_make(tmp_path):
+    """A mistake in a setting: the next try, without it, begins from nothing."""
+    port = str(free_ports(1)[0])
+    numbers = ("--replicas", "1", "--data-dir", str(tmp_path / "cell"), "--client-port", port)
+    done = synod("up", *numbers, "--set", "session.timeout_ms_min=soon")
+    assert done.returncode == 2
+    assert "session.timeout_ms_min" in sentence(done.stderr)
+    assert not list((tmp_path / "cell").iterdir())
+
+
+@pytest.mark.parametrize(
+    "python",
+    [
+        ["-m", "synod", "sim", "--seed", "1"],
+        ["-c", "import sys; from synod.server import serve; sys.exit(serve(None))"],
+        ["-c", "import synod\ntry: synod.local()\nexcept synod.UserError as e: raise SystemExit(f'synod: {e}')"],
+    ],
+    ids=["sim", "serve", "local"],
+)
+def test_python_without_assertions_is_refused(python):
+    """Under -O a replica would go on where it must stop, and the simulator would find nothing."""
+    done = subprocess.run([sys.executable, "-O", *python], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode != 0
+    assert "python -O drops the checks" in sentence(done.stderr)
 
 
 def test_up_does_not_format_what_lost_its_data(tmp_path):

@@ -44,6 +44,7 @@ from ._errors import (
     UserError,
     error_for_code,
     invariant,
+    refuse_without_checks,
 )
 from ._types import (
     BALLOT_ZERO,
@@ -114,4 +115,5 @@ __all__ = [
     "error_for_code",
     "invariant",
     "is_change",
+    "refuse_without_checks",
 ]

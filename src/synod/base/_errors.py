@@ -248,3 +248,15 @@ def invariant(holds: bool, fact: str) -> None:
     """
     if not holds:
         raise InvariantViolation(fact)
+
+
+def refuse_without_checks() -> None:
+    """Called before a replica is made, or a simulated one: its invariants are assertions.
+
+    Raises:
+        UserError: this Python runs without them.
+    """
+    if not __debug__:
+        raise UserError(
+            "python -O drops the checks that keep a replica from going on wrongly; nothing was started: run without it"
+        )

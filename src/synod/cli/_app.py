@@ -6,20 +6,23 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar, cast
 
 import typer
 
 from synod import __version__
 from synod.base import UserError
 
-from ._output import print_json, reported
+from ._output import INTERRUPTED, USER, complain, print_json, reported
 
 if TYPE_CHECKING:
     from synod.client import Cell
     from synod.wire import Stat
 
 T = TypeVar("T")
+
+UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])
+"""Of the click that this typer brings along, or of click itself: typer makes only its child public."""
 
 app = typer.Typer(
     name="synod",
@@ -452,5 +455,16 @@ def torment(
 
 
 def main() -> None:
-    """The entry point; usage errors end with exit code 2."""
-    app()
+    """The entry point; a usage error is one sentence, too, and ends with exit code 2."""
+    try:
+        code = app(standalone_mode=False)
+    except UsageError as mistake:
+        said = mistake.format_message().strip()
+        if not said or "\n" in said or mistake.ctx is None:  # no argument at all: the help is the answer
+            mistake.show()
+        else:
+            complain(f"{said.rstrip('.?')}; nothing was done: `{mistake.ctx.command_path} -h` shows how it is used")
+        raise SystemExit(USER) from None
+    except typer.Abort:
+        raise SystemExit(INTERRUPTED) from None
+    raise SystemExit(code)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -98,7 +100,13 @@ class Up:
             raise UserError(f"{self._data_dir} cannot be made: {failure.strerror}") from failure
         present = sorted(int(p.name[8:]) for p in self._data_dir.glob("replica-*") if p.name[8:].isdecimal())
         if not present:
-            self._make()
+            self._refuse_taken_ports()
+            try:
+                self._make()
+            except BaseException:  # half a cell would be in the way of the next try
+                for i in self._ids():
+                    shutil.rmtree(self._directory(i), ignore_errors=True)
+                raise
             return
         if present != list(self._ids()):
             raise UserError(
@@ -120,6 +128,22 @@ class Up:
                 )
             if self._settings:
                 self._write(i, document)
+        self._refuse_taken_ports()
+
+    def _refuse_taken_ports(self) -> None:
+        """Better now than by a replica that dies while its siblings serve."""
+        for i in self._ids():
+            port = self._client_port + i - 1
+            with socket.socket() as sock:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    sock.bind(("127.0.0.1", port))
+                except OSError as failure:
+                    why = "is in use by another process" if failure.errno == errno.EADDRINUSE else "cannot be used"
+                    raise UserError(
+                        f"the address 127.0.0.1:{port} {why}, and replica {i} would listen there; nothing was started: "
+                        f"stop that process, perhaps another `synod up`, or take another --client-port and --data-dir"
+                    ) from failure
 
     def _read(self, i: int) -> dict[str, Any]:
         try:

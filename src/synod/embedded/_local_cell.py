@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from synod.base import Configuration, Member
+from synod.base import Configuration, Member, refuse_without_checks
 from synod.client import BlockingCell, Cell, connect
 from synod.server import Address, Config, Server, event_loop
 from synod.storage import (
@@ -41,6 +41,7 @@ class LocalCell:
     """
 
     def __init__(self, directory: str | None = None, *, session_timeout_ms_min: int = 1_000) -> None:
+        refuse_without_checks()
         fs: FileSystem = MemoryFileSystem() if directory is None else RealFileSystem()
         path = "/local" if directory is None else str(Path(directory).resolve())
         configuration = Configuration(secrets.token_hex(16), (Member(1, "127.0.0.1:1"),))
@@ -127,6 +128,7 @@ def local(directory: str | None = None, *, session_timeout_ms_min: int = 1_000) 
 
     Raises:
         DataDirError: the directory is in use or cannot be used.
+        UserError: this is `python -O`, which drops the checks of a replica.
     """
     return LocalCell(directory, session_timeout_ms_min=session_timeout_ms_min)
 

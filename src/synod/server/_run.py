@@ -12,7 +12,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from synod.base import SynodError, UserError
+from synod.base import SynodError, UserError, refuse_without_checks
 from synod.storage import FileSystem, StoreOptions
 
 from ._clients import ClientConnection
@@ -197,12 +197,8 @@ def serve(config: Config) -> int:
     Returns:
         0 after a clean stop, 2 for the user's mistake, 3 when the replica had to stop.
     """
-    if not __debug__:
-        sys.stderr.write(
-            "synod: python -O drops the checks that keep a replica from going on wrongly; run without it\n"
-        )
-        return EXIT_USER
     try:
+        refuse_without_checks()
         with asyncio.Runner(loop_factory=event_loop()) as runner:
             reason = runner.run(_serve(config))
     except UserError as mistake:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 
-from synod.base import UserError
+from synod.base import UserError, refuse_without_checks
 
 from ._world import Outcome, run_seed, summary
 
@@ -19,8 +19,9 @@ def command(*, seeds: int | None, jobs: int, start: int, seed: int | None, json:
     """Run seeds; returns 0 when no oracle found anything, else 1.
 
     Raises:
-        UserError: neither `seeds` nor `seed` was given.
+        UserError: neither `seeds` nor `seed` was given; or this is `python -O`, in which no oracle could speak.
     """
+    refuse_without_checks()
     if seed is not None:
         return _one(seed, json=json)
     if seeds is None:
