@@ -63,10 +63,27 @@ def test_every_line_of_the_log_that_is_explained_is_one_that_is_written() -> Non
     source = "\n".join(path.read_text() for path in sorted((ROOT / "src").rglob("*.py")))
     plain = re.sub(r"\{[^{}]*\}", "#", source)
     for line, _ in rows("log"):
-        said = re.sub(r"^`(?:(?:election|disk|catch-up|level): )?|`$", "", line)
+        said = re.sub(r"^`(?:(?:election|disk|catch-up|members|level): )?|`$", "", line)
         said = re.sub(r"\b\d+(?:\.\d+)?\b", "#", said)
         parts = said.split(": ") if said not in plain else [said]
         assert all(part in plain for part in parts), line
+
+
+def test_every_line_that_a_replica_writes_is_explained() -> None:
+    """What the core notes and the server logs stands in the table: a constant part of it at least."""
+    explained = "\n".join(line for line, _ in rows("log"))
+    source = "\n".join(
+        path.read_text()
+        for room in ("paxos", "replica", "server")
+        for path in sorted((ROOT / "src/synod" / room).glob("*.py"))
+    )
+    calls = re.findall(r'(?:_note|\bNote)\(\s*"[\w-]+",\s*f?"([^"]+)"', source)
+    calls += re.findall(r'logger\.(?:info|warning|error)\(\s*"([^"]+)"', source)
+    calls += re.findall(r'\babuse\(\s*f?"[^"]*",\s*f?"([^"]+)"', source)
+    assert len(calls) > 15
+    for call in calls:
+        parts = [part.strip() for part in re.split(r"\{[^{}]*\}|%[sd]|: |; ", call)]
+        assert not any(parts) or any(len(part) > 7 and part in explained for part in parts), call
 
 
 # -- elections and their reasons -------------------------------------------------------------------------------
