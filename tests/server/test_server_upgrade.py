@@ -62,7 +62,11 @@ def cell_of(version: Path, directory: Path, monkeypatch: pytest.MonkeyPatch) -> 
     with RealCell(directory, settings=SETTINGS) as cell:
         monkeypatch.delenv("PYTHONPATH")
         cell.wait_settled()
-        yield cell
+        try:
+            yield cell
+        except BaseException as failure:
+            failure.add_note("While that release is not out, its copy is made anew: python tests/releases/freeze.py")
+            raise
         for number in range(3):
             assert "Traceback" not in cell.whole_output(number), cell.whole_output(number)
 

@@ -240,9 +240,9 @@ class Paxos:
         if reign is None:
             return self._election.leader is not None and self._election.leader_read_only
         timeout = self.options.election_timeout
-        return (
-            self._confirms() and self._now - reign.able_at > timeout and reign.quorum_heard(self.me, timeout, self._now)
-        )
+        if self._now - reign.able_at <= timeout:
+            return False
+        return self._confirms() and reign.quorum_heard(self.me, timeout, self._now)
 
     def lag(self, peer: ReplicaId) -> int | None:
         """How many chosen slots a peer is behind, as the leader knows it; None at others."""
