@@ -60,6 +60,7 @@ def test_with_a_majority_full_the_cell_reads_and_says_why_it_does_not_write(tmp_
         # Who has no session cannot get one, and is told so in bounded time.
         done = synod("set", "--cell", cell.hosts, "--timeout", "3", "/kept", "new")
         assert done.returncode == 3
+        assert "a majority of the cell's replicas has no room on the disk" in done.stderr
         for disk in disks:
             subprocess.run(["mount", "-o", "remount,size=96m", str(disk)], check=True)
         wait_for(lambda: not any(cell.status(n)["read_only"] for n in range(3)), "a cell that writes")

@@ -144,11 +144,21 @@ def up(
 
 
 def _with_cell(hosts: str, timeout: float, work: Callable[[Cell], Awaitable[T]]) -> T:
-    from synod.client import connect
+    from synod.client import Unavailable, connect
+
+    from ._status import only_reads
 
     async def run() -> T:
-        async with connect(hosts, timeout=timeout) as cell:
-            return await work(cell)
+        try:
+            async with connect(hosts, timeout=timeout) as cell:
+                return await work(cell)
+        except Unavailable as failure:
+            if await only_reads(hosts):
+                raise Unavailable(
+                    "a majority of the cell's replicas has no room on the disk, so that it can only read, and lets "
+                    "nobody new in; nothing was changed: free some room, see `synod status`"
+                ) from failure
+            raise
 
     return asyncio.run(run())
 

@@ -57,12 +57,19 @@ async def ask(host: str, port: int, word: bytes, timeout: float) -> str | None: 
     try:
         async with asyncio.timeout(timeout):
             reader, writer = await asyncio.open_connection(host, port)
-            writer.write(word)
-            data = await reader.read()
-            writer.close()
-            return data.decode(errors="replace")
+            try:
+                writer.write(word)
+                return (await reader.read()).decode(errors="replace")
+            finally:
+                writer.close()
     except (OSError, TimeoutError):
         return None
+
+
+async def only_reads(hosts: str) -> bool:
+    """Whether a replica says that its cell has no room to write."""
+    answers = await asyncio.gather(*(ask(host, port, b"isro", 1.0) for host, port in parse_hosts(hosts)))
+    return "ro" in answers
 
 
 def show_status(hosts: str, *, timeout: float, as_json: bool, details: bool = False) -> int:
