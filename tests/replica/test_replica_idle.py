@@ -116,3 +116,19 @@ def test_a_follower_looks_after_what_waits() -> None:
             break
         alone.now += 50 * MILLISECOND
     assert SECOND < closed_at < 4 * SECOND
+
+
+def test_without_a_leader_a_ping_wakes_nobody_again_and_again() -> None:
+    """What waits for a leader waits for a message: a clock that is always due would burn the processor."""
+    alone = Alone(members=3)
+    alone.advance(3 * SECOND)
+    replica = alone.replica
+    replica.front.touched[7] = None  # as the ping of a session leaves it behind
+    woken = 0
+    until = alone.now + 2 * SECOND
+    while replica.next_deadline() <= until:
+        alone.now = max(alone.now + 1, replica.next_deadline())
+        replica.tick(alone.now, 0)
+        alone.drain()
+        woken += 1
+    assert woken < 100

@@ -552,7 +552,7 @@ class Replica:
         due = min(self.paxos.next_deadline(), self._ticked_at + TICK_AT_LATEST)
         if self._deadlines is not None:
             due = min(due, self._deadlines.next_deadline())
-        if self.front.touched:
+        if self.front.touched and self._touchable():
             due = min(due, self._touches.next_deadline(self._touch_retry))
         if self._walking is not None:
             due = min(due, self._walk_next)
@@ -979,21 +979,21 @@ class Replica:
     def _send_touches(self, now: Micros) -> None:
         """Start a round of touches to the leader, gathered over the interval."""
         front = self.front
-        leader = self._forward_to[0]
         waiting = front.touched or front.pings or self._touches.awaited
-        if not waiting or leader is None or not self._touches.due(now, self._touch_retry):
+        if not waiting or not self._touchable() or not self._touches.due(now, self._touch_retry):
             return
-        if leader == self.id:
-            if self._deadlines is None:
-                return
-        elif leader not in self._connected:
-            return
+        leader = self._forward_to[0]
         live = self.tree.sessions
         touch = Touch(*self._touches.start((s for s in front.begin_round() if s in live), now))
-        if leader == self.id:
-            self._take_touch(self.id, touch, now)
-        else:
+        if leader is not None and leader != self.id:
             self._send(leader, touch)
+        else:
+            self._take_touch(self.id, touch, now)
+
+    def _touchable(self) -> bool:
+        """Whether there is a leader to be told of live sessions: while there is none, no clock makes it come."""
+        leader = self._forward_to[0]
+        return self._deadlines is not None if leader == self.id else leader in self._connected
 
     def _touch_answered(self, round_: int, refused: Sequence[int]) -> None:
         for session in self._touches.answered(round_, refused):

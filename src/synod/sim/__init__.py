@@ -6,15 +6,20 @@ pure functions that work on your histories as well. Read `_world.run_seed` first
 
 from __future__ import annotations
 
-from ._checkers import NEVER, Holding, Operation, Seen, exclusive, linearizable, watches_ordered
+from ._checkers import Holding, Seen, exclusive, watches_ordered
 from ._command import command
-from ._plan import Plan
-from ._world import Outcome, Violation, World, run_seed, summary
+from ._linear import NEVER, STEPS_MAX, Attempt, explain, linearizable, witnessed
+from ._oracles import Oracles
+from ._plan import FAULTS, Plan
+from ._world import Outcome, Violation, World, never_fired, run_seed, summary
 
 __all__ = [
+    "FAULTS",
     "NEVER",
+    "STEPS_MAX",
+    "Attempt",
     "Holding",
-    "Operation",
+    "Oracles",
     "Outcome",
     "Plan",
     "Seen",
@@ -22,8 +27,11 @@ __all__ = [
     "World",
     "command",
     "exclusive",
+    "explain",
     "linearizable",
+    "never_fired",
     "run_seed",
     "summary",
     "watches_ordered",
+    "witnessed",
 ]

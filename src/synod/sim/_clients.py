@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from synod.base import MILLISECOND, Micros
 from synod.wire import (
@@ -32,6 +32,7 @@ from synod.wire import (
     Request,
     SetData,
     SetWatches,
+    Stat,
     decode_connect_response,
     decode_reply,
     encode_connect_request,
@@ -44,7 +45,8 @@ from synod.wire import (
     take_stat,
 )
 
-from ._checkers import NEVER, Holding, Operation, Seen
+from ._checkers import Holding, Seen
+from ._linear import NEVER, Attempt
 
 if TYPE_CHECKING:
     from ._world import World
@@ -72,9 +74,10 @@ class Client:
         self.paused_until: Micros = 0
         self.lease_until: Micros = 0
         self.finished = 0
-        self.histories: dict[str, list[Operation]] = {}
+        self.histories: dict[str, list[Attempt]] = {}
         self.seen: list[Seen] = []
-        self.writes_sent = 0
+        self._writes = 0
+        self._attempts = 0
         self._splitter = FrameSplitter(1 << 24)
         self._greeted = False
         self._connect_sent: Micros = 0
@@ -157,12 +160,16 @@ class Client:
         response = decode_connect_response(reply)
         self._greeted = True
         if response.session_id == 0:
+            # Clocks that drift may judge a lease this much longer than the cell's.
+            drift = self.timeout_ms * self.world.plan.drift // 1_000 + 1
+            self.world.oracles.session_ended(self.id, self.session, early=self.lease_until - drift - self.world.now)
             self._session_over()
             self.hang_up()
             return
         if self.session == 0:
             self.world.count("session")
         self.session, self.password = response.session_id, response.password
+        self.world.oracles.session_served(self.id, self.session)
         self.lease_until = max(self.lease_until, self._connect_sent + self.timeout_ms * MILLISECOND)
         self._pinged = self._connect_sent
         if self._watched:
@@ -191,7 +198,9 @@ class Client:
             elif event.type != EVENT_NONE:
                 self.world.violated(f"client {self.id} got an event for {event.path}, which it does not watch")
             return
-        self.last_zxid = max(self.last_zxid, header.zxid)
+        if header.zxid < self.last_zxid:
+            self.world.violated(f"client {self.id} has seen zxid {self.last_zxid}, and then {header.zxid}")
+        self.last_zxid = header.zxid
         if header.xid == XID_PING:
             if self._pings:
                 self.lease_until = max(self.lease_until, self._pings.pop(0) + self.timeout_ms * MILLISECOND)
@@ -230,21 +239,26 @@ class Client:
         else:
             self._contend()
 
-    def _record(self, path: str, operation: Operation) -> None:
-        self.histories.setdefault(path, []).append(operation)
+    def _record(
+        self, path: str, kind: Literal["read", "write"], value: bytes, called: Micros, stat: Stat | None
+    ) -> None:
+        version, zxid, returned = (-1, 0, NEVER) if stat is None else (stat.version, stat.mzxid, self.world.now)
+        self._attempts += 1
+        self.histories.setdefault(path, []).append(
+            Attempt(self.id << 32 | self._attempts, self.id, kind, value.decode(), version, zxid, 0, called, returned)
+        )
 
     def _write(self, path: str) -> None:
-        self.writes_sent += 1
-        value = f"{self.id}.{self.writes_sent}".encode()
+        self._writes += 1
+        value = f"{self.id}.{self._writes}".encode()
         called = self.world.now
-        self.world.written.setdefault(path, {})[value] = None
 
         def answer(header: ReplyHeader | None, reader: Reader) -> None:
             if header is None:
-                self._record(path, Operation(self.id, "write", value, called, NEVER))
+                self._record(path, "write", value, called, None)
             elif header.err == 0:
                 stat = take_stat(reader)
-                self._record(path, Operation(self.id, "write", value, called, self.world.now))
+                self._record(path, "write", value, called, stat)
                 self._saw(path, stat.mzxid)
                 self.finished += 1
             elif header.err == ERR_NO_NODE:
@@ -268,7 +282,7 @@ class Client:
             if header.err == ERR_NO_NODE:
                 return
             value, stat = take_data(reader)
-            self._record(path, Operation(self.id, "read", value, called, self.world.now))
+            self._record(path, "read", value, called, stat)
             self._saw(path, stat.mzxid)
             if arm:
                 self._watched[path] = stat.mzxid
@@ -278,6 +292,11 @@ class Client:
 
     def _saw(self, path: str, zxid: int) -> None:
         self.seen.append(Seen("reply", path, zxid))
+
+    def armed(self) -> dict[str, int]:
+        """The watches that wait for an event, each with the zxid it was set at; none without a connection."""
+        heard = self.conn and self._greeted and self.world.now > self.paused_until
+        return dict(self._watched) if heard else {}
 
     # -- the lock ------------------------------------------------------------------------------------------
 

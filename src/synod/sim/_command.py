@@ -5,12 +5,13 @@ from __future__ import annotations
 import json as json_module
 import os
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 
 from synod.base import UserError, refuse_without_checks
 
-from ._world import Outcome, run_seed, summary
+from ._world import Outcome, never_fired, run_seed, summary
 
 SHOWN_FAILURES_MAX = 20
 
@@ -26,6 +27,7 @@ def command(*, seeds: int | None, jobs: int, start: int, seed: int | None, json:
         return _one(seed, json=json)
     if seeds is None:
         raise UserError("give --seeds N to run many seeds, or --seed S to run one")
+    began = time.perf_counter()
     outcomes: list[Outcome] = []
     live = sys.stderr.isatty() and not json
     for outcome in _run(range(start, start + seeds), jobs):
@@ -36,7 +38,7 @@ def command(*, seeds: int | None, jobs: int, start: int, seed: int | None, json:
             sys.stderr.flush()
     if live:
         sys.stderr.write("\n")
-    return _report(outcomes, json=json)
+    return _report(outcomes, time.perf_counter() - began, json=json)
 
 
 def _run(seeds: range, jobs: int) -> Iterator[Outcome]:
@@ -75,11 +77,14 @@ def _as_dict(outcome: Outcome) -> dict[str, object]:
     }
 
 
-def _report(outcomes: list[Outcome], *, json: bool) -> int:
+def _report(outcomes: list[Outcome], elapsed: float, *, json: bool) -> int:
     bad = sorted((o for o in outcomes if o.violation), key=lambda o: o.seed)
     faults = summary(outcomes)
     virtual = sum(o.virtual for o in outcomes) / 1_000_000
     seconds = sum(o.seconds for o in outcomes)
+    silent = never_fired(outcomes)
+    schedules = len({o.trace for o in outcomes})
+    hourly = round(schedules * 3600 / max(elapsed, 0.001))
     if json:
         sys.stdout.write(
             json_module.dumps(
@@ -87,6 +92,9 @@ def _report(outcomes: list[Outcome], *, json: bool) -> int:
                     "seeds": len(outcomes),
                     "violations": [_as_dict(o) for o in bad],
                     "faults": faults,
+                    "never_fired": silent,
+                    "schedules": schedules,
+                    "schedules_per_hour": hourly,
                     "virtual_seconds": round(virtual, 1),
                     "core_seconds": round(seconds, 1),
                 }
@@ -98,8 +106,10 @@ def _report(outcomes: list[Outcome], *, json: bool) -> int:
         sys.stdout.write(f"{count:8}  {name}\n")
     for outcome in bad[:SHOWN_FAILURES_MAX]:
         sys.stdout.write(f"seed {outcome.seed}: {outcome.violation}\n    synod sim --seed {outcome.seed}\n")
+    if silent:
+        sys.stdout.write(f"fault classes that never fired: {', '.join(silent)}; more seeds reach more\n")
     sys.stdout.write(
         f"{len(outcomes)} seeds, {len(bad)} violations; {virtual:.0f} simulated seconds in {seconds:.0f} core seconds "
-        f"({virtual / max(seconds, 0.001):.0f} times real time)\n"
+        f"({virtual / max(seconds, 0.001):.0f} times real time); {schedules} distinct schedules, {hourly} an hour\n"
     )
     return 1 if bad else 0

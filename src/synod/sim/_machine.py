@@ -67,10 +67,15 @@ class Machine:
         self.life = 0
         self.paused_until: Micros = 0
         self.rate = 1_000_000 + (self.rng.randrange(-world.plan.drift, world.plan.drift + 1) if world.plan.drift else 0)
+        if self.rate != 1_000_000:
+            world.count("clock drifts")
         self.offset = self.rng.randrange(0, 1 << 40)
         self.wall_offset_ms = 0
         self.full_until: Micros = 0
         self.fail_next_sync = False
+        self.fail_next_write = False
+        self.doomed = False  # its power fails while it writes next
+        self.build = 0  # which bounds and sizes it was built with
         self.slow_until: Micros = 0
         self.unreadable_until: Micros = 0
         self.misdirects = False
@@ -115,6 +120,11 @@ class Machine:
         """Whether its process runs and is not paused."""
         return self.replica is not None and self.world.now >= self.paused_until
 
+    def suspend(self, length: Micros) -> None:
+        """The machine stands still, and so does its monotonic clock."""
+        self.paused_until = self.world.now + length
+        self.offset -= length * self.rate // 1_000_000
+
     # -- life ----------------------------------------------------------------------------------------------
 
     def start(self) -> None:
@@ -143,6 +153,7 @@ class Machine:
         self._full = False
         self._waits_for_room = False
         self.fail_next_sync = False
+        self.fail_next_write = False
         self._snapshot_dropped = False
         self.fs.fail = self._fail
         self.fs.misdirect = self._misdirect if self.world.plan.misdirected else None
@@ -152,7 +163,7 @@ class Machine:
             cell_id=self.configuration.cell_id,
             replica_id=self.id,
             # Where snapshots are taken, logs must be trimmed behind them.
-            options=StoreOptions(segment_bytes=SEGMENT_BYTES // 4 if self.world.plan.snapshots else SEGMENT_BYTES),
+            options=StoreOptions(segment_bytes=self._segment_bytes()),
         )
         recovered = store.recovered
         if recovered.snapshot_slot:
@@ -170,7 +181,7 @@ class Machine:
             configuration=self.configuration,
             incarnation=self.incarnation,
             disk=self.disk,
-            options=self.world.plan.options,
+            options=self.world.plan.options(self.build),
             recovered=recovered,
             tree=tree,
             boot=store.boot,
@@ -180,9 +191,13 @@ class Machine:
             wall_ms=self.wall_ms(),
         )
         self.replica.observer = self._applies
+        self.world.oracles.begins(self.id, tree.slot)
         self.world.machine_started(self)
         self.drain()
         self._arm()
+
+    def _segment_bytes(self) -> int:
+        return (SEGMENT_BYTES // 4 if self.world.plan.snapshots else SEGMENT_BYTES) << self.build % 2
 
     def _applies(self, slot: Slot, batch: bytes) -> None:
         """One value per slot, on every machine and in every life.
@@ -190,8 +205,11 @@ class Machine:
         The new version's rules stand here: at level 2 every slot takes a zxid. Whoever applies by them too early,
         or does not know them and goes on, has another digest.
         """
-        self.world.value_applied(self.id, slot, batch)
         replica = self.replica
+        first = slot not in self.world.oracles.values
+        if replica is not None:
+            self.world.oracles.applies(self.id, slot, batch, replica.tree)
+        self.world.value_applied(self.id, slot, batch, first=first)
         if self.level >= LEVEL_NEW and replica is not None and replica.tree.feature_level >= LEVEL_NEW:
             replica.tree.zxid += 1
 
@@ -291,6 +309,10 @@ class Machine:
             self.fail_next_sync = False
             self.world.count("disk error")
             return StorageError(f"{path}: injected")
+        if operation == "write" and self.fail_next_write and path.endswith(".seg"):
+            self.fail_next_write = False
+            self.world.count("write error")
+            return StorageError(f"{path}: injected")
         if operation == "write" and self.world.now < self.full_until and path.endswith(".tmp"):
             if path.endswith("prepared.tmp"):
                 self.world.count("disk full")
@@ -357,7 +379,7 @@ class Machine:
             world.note(self, note.kind, note.text)
         replica = self.replica
         if replica is not None and replica.paxos.role == "leader":
-            world.leader_seen(self.id, replica.paxos.ballot)
+            world.oracles.leads(self.id, replica.paxos.ballot)
 
     def _check_durable(self, data: bytes) -> None:
         """Durable before visible, looked at from outside: at the door of the network."""
@@ -417,6 +439,9 @@ class Machine:
         if self.world.now < self.slow_until:
             latency = self.rng.randrange(1_000, 900_000)
             self.world.count("slow sync")
+        if self.doomed and any(isinstance(job, DiskWrite) for job in self._busy):
+            self.doomed = False
+            self.world.after(self.rng.randrange(latency), "crash", self.id, self.life)
         self.world.after(latency, "disk", self.id, self.life)
 
     def retry(self) -> None:
@@ -503,6 +528,7 @@ class Machine:
                 else:
                     self.world.count("snapshot installed")
                     replica.snapshot_installed(slot, store.snapshot_chunks(), now)
+                    self.world.oracles.begins(self.id, replica.tree.slot)
             case _:
                 pass
 

@@ -7,11 +7,42 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Final
 
 from synod.base import MILLISECOND, Micros
 from synod.paxos import PaxosOptions
 from synod.replica import ReplicaOptions
+
+FAULTS: Final[dict[str, tuple[str, ...]]] = {
+    "builds": ("another build",),
+    "client_cuts": ("client cut",),
+    "client_pauses": ("client pause",),
+    "crashes": ("crash", "crash with unsynced writes"),
+    "disk_errors": ("disk error",),
+    "disk_full": ("disk full",),
+    "drift": ("clock drifts",),
+    "hand_overs": ("hand-over",),
+    "long_cuts": ("long cut",),
+    "loss": ("packet lost",),
+    "members": ("member added", "member promoted", "member removed", "member replaced"),
+    "misdirected": ("write misdirected",),
+    "one_way": ("one-way cut",),
+    "partitions": ("partition",),
+    "pauses": ("pause",),
+    "read_errors": ("read error",),
+    "replay": ("message replayed",),
+    "resets": ("reset",),
+    "rot": ("rot in a log", "rot in a snapshot"),
+    "slow_disks": ("slow sync",),
+    "slow_ways": ("slow way",),
+    "snapshots": ("snapshot",),
+    "suspends": ("suspend",),
+    "versions": ("upgrade", "roll-back"),
+    "wall_jumps": ("wall jump",),
+    "wipes": ("disk wiped",),
+    "write_errors": ("write error",),
+}
+"""Every class of faults, and what is counted when one of it has really happened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,14 +50,17 @@ class Plan:
     """The faults of one seed; a class that is off is False or 0. Times in microseconds.
 
     Args:
-        crashes: power cuts: unsynced sectors are torn, lost and reordered.
+        crashes: processes die.
+        power_cuts: this share of crashes takes the power along: unsynced sectors are torn, lost and reordered.
         pauses: a process stands still, its clock does not.
+        suspends: a whole machine stands still, its monotonic clock with it, and does not know when it wakes.
         partitions: replicas cut off from each other, both ways.
         long_cuts: partitions outlast sessions.
         one_way: partitions that let one direction through.
         resets: connections close and open again.
         slow_disks: syncs take up to a second.
         disk_errors: a sync fails; the process stops and starts again.
+        write_errors: a write to the active segment fails; the same.
         disk_full: no room for a segment for a while.
         drift: clocks run at different speeds, up to this many parts per million.
         wall_jumps: wall clocks jump by minutes.
@@ -46,19 +80,25 @@ class Plan:
         versions: machines begin with an old version and are upgraded one by one, some of them rolled back first;
             the new version applies the log by other rules once the cell's feature level allows it.
         members: replicas are added, promoted, removed, and replaced on an empty disk, by whoever thinks that it leads.
+        builds: replicas are stopped cleanly, and come back as builds with other bounds and sizes than their peers.
+        heartbeat: of the leader; the election timeout is `election_beats` of it.
+        small: batches, caches and files are so small that every bound is met.
     """
 
     replicas: int
     clients: int
     keys: int
     crashes: bool
+    power_cuts: float
     pauses: bool
+    suspends: bool
     partitions: bool
     one_way: bool
     long_cuts: bool
     resets: bool
     slow_disks: bool
     disk_errors: bool
+    write_errors: bool
     disk_full: bool
     drift: int
     wall_jumps: bool
@@ -75,6 +115,10 @@ class Plan:
     wipes: bool
     versions: bool
     members: bool
+    builds: bool
+    heartbeat: Micros
+    election_beats: int
+    small: bool
     in_flight: int
     sequential: bool
     delay: Micros
@@ -89,17 +133,20 @@ class Plan:
             return rng.random() < share
 
         return cls(
-            replicas=rng.choice((1, 3, 3, 3, 3, 5)),
+            replicas=rng.choice((1, 2, 3, 3, 3, 3, 3, 3, 4, 5, 5, 7)),
             clients=rng.randrange(2, 6),
             keys=rng.randrange(1, 4),
             crashes=on(),
+            power_cuts=rng.choice((0.5, 0.8, 1.0)),
             pauses=on(),
+            suspends=on(0.25),
             partitions=on(),
             one_way=on(0.3),
             long_cuts=on(0.4),
             resets=on(),
             slow_disks=on(0.3),
             disk_errors=on(0.2),
+            write_errors=on(0.2),
             disk_full=on(0.15),
             drift=rng.choice((0, 0, 100, 1_000)),
             wall_jumps=on(0.3),
@@ -118,32 +165,49 @@ class Plan:
             read_errors=on(0.2),
             rot=on(0.25),
             misdirected=on(0.15),
-            wipes=on(0.15),
+            wipes=on(0.2),
             versions=on(0.3),
             members=on(0.3),
+            builds=on(0.25),
+            heartbeat=rng.choice((30, 100, 100, 250)) * MILLISECOND,
+            election_beats=rng.choice((4, 5, 5, 8)),
+            small=on(),
         )
 
-    @property
-    def options(self) -> ReplicaOptions:
-        """The core's settings under this plan."""
+    def options(self, build: int = 0) -> ReplicaOptions:
+        """The core's settings under this plan.
+
+        Args:
+            build: replicas of other builds differ in what need not be the same everywhere.
+        """
+        tight = self.small ^ bool(build & 1)
         return ReplicaOptions(
-            paxos=PaxosOptions(in_flight_slots_max=self.in_flight, cache_bytes_max=20_000, fetch_bytes_max=4_000),
+            paxos=PaxosOptions(
+                heartbeat=self.heartbeat,
+                election_timeout=self.election_beats * self.heartbeat,
+                probe_timeout=self.heartbeat * 3 // 2,
+                in_flight_slots_max=self.in_flight + build % 3,
+                cache_bytes_max=2_000 if tight else 20_000,
+                fetch_bytes_max=600 if tight else 4_000,
+                promise_chunk_bytes_max=500 if tight else 1 << 20,
+                send_window_bytes=3_000 if tight else 1 << 20,
+            ),
             reads="sequential" if self.sequential else "linearizable",
             session_timeout_ms_min=1_000,
-            snapshot_log_bytes=6_000 if self.snapshots else 1 << 30,
-            snapshot_step_bytes=500,
-            transfer_chunk_bytes=700,
+            batch_bytes_max=300 if tight else 1 << 20,
+            snapshot_log_bytes=(1_500 if tight else 6_000) if self.snapshots else 1 << 30,
+            snapshot_step_bytes=500 + 300 * build,
+            transfer_chunk_bytes=700 + 400 * build,
         )
 
     @classmethod
     def calm(cls, *, replicas: int = 3, clients: int = 3, keys: int = 2) -> Plan:
         """Nothing goes wrong; `dataclasses.replace` switches classes on."""
         nothing: dict[str, Any] = {f.name: False if f.type in ("bool", bool) else 0 for f in fields(cls)}
-        sizes = {"replicas": replicas, "clients": clients, "keys": keys, "in_flight": 1}
+        sizes = {"replicas": replicas, "clients": clients, "keys": keys, "in_flight": 1, "election_beats": 5}
         times = {"delay": 500, "session_timeout_ms": 4_000, "fault_every": 500 * MILLISECOND}
-        return cls(**{**nothing, **sizes, **times})
+        return cls(**{**nothing, **sizes, **times, "heartbeat": 100 * MILLISECOND, "power_cuts": 0.7})
 
     def switched_on(self) -> list[str]:
         """The names of the fault classes that are on."""
-        classes = {"loss", "replay", "drift", *(f.name for f in fields(self) if f.type in ("bool", bool))}
-        return sorted(name for name in classes - {"sequential", "long_cuts"} if getattr(self, name))
+        return [name for name in FAULTS if getattr(self, name)]

@@ -4,15 +4,14 @@ It starts a cell of real replicas behind a TCP proxy of its own, lets clients wo
 starves replicas as a seed says, heals everything, and holds the recorded history against what the cell promises.
 
 Read `_run` first: one run from empty directory to verdict. `_plan` is what goes wrong and when, `_nemesis` does it,
-`_wires` is the proxy, `_load` what the clients do, `_history` what they write down, `_judge` the verdict, `_linear`
-the search for an order. The judge knows only the history: `synod torment --check FILE` judges it again.
+`_wires` is the proxy, `_load` what the clients do, `_history` what they write down, `_judge` the verdict (with
+the judges of histories that the simulator has as well). The judge knows only the history: `synod torment --check FILE` judges it again.
 """
 
 from __future__ import annotations
 
 from ._history import History, Record, read_history
 from ._judge import Finding, Verdict, judge
-from ._linear import Attempt, explain, linearizable, witnessed
 from ._plan import FAULTS, Planned, draw_plan
 from ._run import Options, command
 from ._wires import CLIENTS, Wires
@@ -20,7 +19,6 @@ from ._wires import CLIENTS, Wires
 __all__ = [
     "CLIENTS",
     "FAULTS",
-    "Attempt",
     "Finding",
     "History",
     "Options",
@@ -30,9 +28,6 @@ __all__ = [
     "Wires",
     "command",
     "draw_plan",
-    "explain",
     "judge",
-    "linearizable",
     "read_history",
-    "witnessed",
 ]

@@ -10,10 +10,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from synod.sim import Holding, Seen, exclusive, watches_ordered
+from synod.sim import (
+    NEVER,
+    STEPS_MAX,
+    Attempt,
+    Holding,
+    Seen,
+    exclusive,
+    explain,
+    watches_ordered,
+    witnessed,
+)
 
 from ._history import Record
-from ._linear import NEVER, STEPS_MAX, Attempt, explain, witnessed
 
 KEPT_MAX: Final = 20
 """So many breaches of one promise are told; the first one is what matters."""
