@@ -50,6 +50,9 @@ COMMANDS = [
     "demo",
     "torment",
     "transfer-leader",
+    "backup",
+    "restore",
+    "verify",
 ]
 
 

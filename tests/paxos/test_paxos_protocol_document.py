@@ -57,6 +57,7 @@ SMALLEST = [
     own.Touch(1, ()),
     own.TouchAck(1, ()),
     own.DigestReport(1, bytes(16)),
+    own.DigestAsk(),
     own.SnapshotAsk(1, 0),
     own.SnapshotChunk(1, 0, 0, b""),
 ]

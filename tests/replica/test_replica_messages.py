@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from synod.base import Ballot, RemoteProtocolError
 from synod.replica import (
+    DigestAsk,
     DigestReport,
     Forward,
     Hello,
@@ -39,6 +40,7 @@ messages = st.one_of(
     st.builds(Forward, st.lists(st.binary(max_size=50), max_size=5).map(tuple)),
     st.builds(Touch, u64, st.lists(i64, max_size=5).map(tuple)),
     st.builds(TouchAck, u64, st.lists(i64, max_size=5).map(tuple)),
+    st.builds(DigestAsk),
     st.builds(DigestReport, u64, st.binary(min_size=16, max_size=16)),
     st.builds(SnapshotAsk, u64, u64),
     st.builds(SnapshotChunk, u64, u64, u64, st.binary(max_size=100)),

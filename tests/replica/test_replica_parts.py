@@ -74,12 +74,12 @@ def test_a_download_takes_chunks_in_order_and_ignores_repeats():
     """A chunk that was asked for twice comes twice."""
     download = Download(2, 0)
     assert download.ask(0) == SnapshotAsk(0, 0)
-    assert download.take(SnapshotChunk(9, 0, 6, b"abc"))
-    assert download.take(SnapshotChunk(9, 0, 6, b"abc"))
+    assert download.take(SnapshotChunk(9, 0, 6, b"abc"), 5)
+    assert download.take(SnapshotChunk(9, 0, 6, b"abc"), 5)
     assert not download.complete
     assert download.ask(5) == SnapshotAsk(9, 3)
     assert download.ask_again_at() == 5 + ASK_AGAIN_AFTER
-    assert download.take(SnapshotChunk(9, 3, 6, b"def"))
+    assert download.take(SnapshotChunk(9, 3, 6, b"def"), 5)
     assert download.complete
     assert bytes(download.data) == b"abcdef"
 
@@ -87,7 +87,7 @@ def test_a_download_takes_chunks_in_order_and_ignores_repeats():
 def test_a_download_is_given_up_when_the_snapshot_is_gone_or_another():
     """The holder may have replaced its snapshot meanwhile: begin anew."""
     download = Download(2, 0)
-    assert not download.take(SnapshotChunk(9, 0, 0, b""))
+    assert not download.take(SnapshotChunk(9, 0, 0, b""), 5)
     download = Download(2, 0)
-    assert download.take(SnapshotChunk(9, 0, 6, b"abc"))
-    assert not download.take(SnapshotChunk(10, 3, 6, b"def"))
+    assert download.take(SnapshotChunk(9, 0, 6, b"abc"), 5)
+    assert not download.take(SnapshotChunk(10, 3, 6, b"def"), 5)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from synod.storage import _segment, _snapshots
+from synod.storage import _backup, _segment, _snapshots
 
 TEXT = (Path(__file__).parents[2] / "docs" / "FORMATS.md").read_text()
 
@@ -17,6 +17,7 @@ TABLES = {
     "fixed": _segment._FIXED.format + _segment._FIXED_CRC.format[1:],
     "row": _segment._ROW.format,
     "snapshot": _snapshots._HEADER.format,
+    "backup": _backup._HEADER.format,
 }
 
 
@@ -34,8 +35,8 @@ def test_the_tables_of_the_formats_are_those_of_the_code(name: str) -> None:
 
 def test_the_versions_and_sizes_in_the_text_are_those_of_the_code() -> None:
     """A new version changes the document as well."""
-    assert (_segment.FORMAT_VERSION, _snapshots.FORMAT_VERSION) == (1, 1)
-    assert TEXT.count("version, 1") == 3
+    assert (_segment.FORMAT_VERSION, _snapshots.FORMAT_VERSION, _backup.FORMAT_VERSION) == (1, 1, 1)
+    assert TEXT.count("version, 1") == 4
     assert f"{_segment.BLOCK:,}" in TEXT
     assert f"begins with {_segment.HEAD_BYTES_MIN} bytes" in TEXT
     assert f"Only the {_segment.HEAD_ROOM} bytes" in TEXT

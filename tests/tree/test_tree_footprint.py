@@ -49,6 +49,8 @@ def test_a_workload_leaves_no_cycles_behind() -> None:
             world.tree.apply(slot, load.batch(world.tree), world.sink)
             world.tree.read(load.read(world.tree), session, 1, world.sink)
             world.tree.digest_step(3)
+        world.seq = world.tree.origins[1][1]
+        session = world.connect(1)
         world.write(session, *(create(n, b"/c%d" % n, flags=1) for n in range(50)))
         world.write(session, multi(1, op_create(b"/m"), op_delete(b"/c1"), op_check(b"/none", 1)))
         world.tree.begin_snapshot()

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import random
+import sys
 
 import pytest
 from tree_load import Load
 from tree_world import RecordingSink, World, create, delete, exists, set_data, state_of
 
-from synod.base import Corruption
-from synod.tree import Tree, UnknownCommand
+from synod.base import Ballot, Corruption
+from synod.tree import (
+    Tree,
+    UnknownCommand,
+    encode_batch,
+    encode_digest_now,
+    encode_expire,
+    encode_opening,
+    summarize,
+)
 
 
 def whole(tree: Tree, step: int = 1 << 18) -> list[bytes]:
@@ -173,3 +182,97 @@ def test_a_restored_tree_goes_on_serving() -> None:
     assert restored.read(session, exists(1, b"/e")).stat()["ephemeral_owner"] == session
     assert restored.one(session, create(3, b"/a/n-", flags=2)).field() == b"/a/n-0000000000"
     restored.tree.check()
+
+
+def test_a_summary_has_the_digest_of_the_state(busy: World) -> None:
+    """Counted and hashed from the bytes alone: what a backup is compared by."""
+    summary = summarize(whole(busy.tree))
+    assert summary.digest == settled_digest(busy.tree)
+    assert (summary.znodes - 1, summary.sessions) == (busy.tree.znodes, len(busy.tree.sessions))
+    assert (summary.head.slot, summary.head.zxid) == (busy.tree.slot, busy.tree.zxid)
+
+
+def test_loading_in_steps_is_loading_at_once(busy: World) -> None:
+    """And a step is small; what is dissolved is given back in small steps, to the last znode."""
+    chunks = whole(busy.tree)
+    steps = list(Tree.loading(chunks))
+    assert steps[-1] is not None
+    assert all(step is None for step in steps[:-1])
+    assert state_of(steps[-1]) == state_of(Tree.restore(chunks))
+    world = World()
+    session = world.connect(1)
+    for n in range(2_000):
+        world.write(session, create(n, b"/n%d" % n))
+    steps = list(Tree.loading(whole(world.tree)))
+    assert len(steps) > 2 * 2_000 // 500
+    world.tree.freeze()
+    references = sys.getrefcount(world.tree.nodes[b"/n1999"])
+    node = world.tree.nodes[b"/n1999"]
+    assert references > 2
+    assert len(list(world.tree.dissolve())) > 2_000 // 500
+    assert not world.tree.nodes
+    assert sys.getrefcount(node) == 2, "nothing keeps it but this test"
+
+
+def test_another_cell_begins_with_the_state() -> None:
+    """Contents and stats stay; sessions stay but nobody can resume them; nothing of the old replicas stays."""
+    world = World(Tree(configuration=b"old"))
+    world.open_ballot(Ballot(7, 3))
+    session = world.connect(1)
+    world.write(session, create(1, b"/a", b"v"), create(2, b"/e", flags=1))
+    old = Tree.restore(whole(world.tree))
+    tree = Tree.restore(whole(world.tree))
+    tree.begin_anew(b"the new configuration")
+    tree.check()
+    new = World(Tree.restore(whole(tree)), boot=1)
+    assert new.tree.origins == {}
+    assert new.tree.nodes[b"/zookeeper/config"].data == new.tree.configuration == b"the new configuration"
+    for path in (b"/", b"/a", b"/e"):
+        assert new.tree.nodes[path].record() == old.nodes[path].record()
+    new.open_ballot(Ballot(1, 2))
+    assert new.attach(1, session) == 0, "no password fits"
+    assert session in new.tree.sessions
+    assert b"/e" in new.tree.nodes
+    new.command(encode_expire(session, 1, Ballot(1, 2)))
+    assert b"/e" not in new.tree.nodes
+
+
+def test_the_first_leader_of_a_cell_with_a_past_raises_the_zxid_and_no_later_one_does() -> None:
+    """Fencing tokens go on rising, whatever the old cell gave out after the backup; the log says by how much."""
+    world = World()
+    world.open_ballot(Ballot(1, 1))
+    world.write(world.connect(1), create(1, b"/a", b"v"))
+    zxid = world.tree.zxid
+    world.open_ballot(Ballot(2, 1))
+    assert world.tree.zxid == zxid, "an ordinary change of leaders takes none"
+    world.tree.begin_anew(b"new")
+    restored = Tree.restore(whole(world.tree))
+
+    def opening(wall_ms: int) -> bytes:
+        commands = [encode_opening(Ballot(1, 1))]
+        return encode_batch(feature_level=1, cell_time_ms=0, wall_ms=wall_ms, commands=commands)
+
+    restored.apply(restored.slot + 1, opening(1_700_000_000_000), RecordingSink())
+    assert restored.zxid == 1_700_000_000_000 * 128
+    restored.apply(restored.slot + 1, opening(1_800_000_000_000), RecordingSink())
+    assert restored.zxid == 1_700_000_000_000 * 128
+    for wall_ms in (-(1 << 63), 0, (1 << 63) - 1):
+        odd = Tree.restore(whole(world.tree))
+        odd.apply(odd.slot + 1, opening(wall_ms), RecordingSink())
+        assert zxid < odd.zxid < 1 << 62
+
+
+def test_a_digest_is_left_out_while_much_of_the_last_one_is_to_be_done() -> None:
+    """Finishing it at once would take as long as it is large."""
+    world = World()
+    session = world.connect(1)
+    for n in range(60):
+        world.write(session, *(create(n * 100 + k, b"/n%d-%d" % (n, k)) for k in range(100)))
+    world.command(encode_digest_now())
+    first = world.tree.frozen_slot
+    world.command(encode_digest_now())
+    assert world.tree.frozen_slot == first
+    world.tree.digest_step(2_000)
+    world.command(encode_digest_now())
+    assert world.tree.frozen_slot == world.tree.slot
+    assert world.tree.digest_slot == first

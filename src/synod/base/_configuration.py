@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal, get_args
 
 from ._errors import ConfigError
-from ._types import REPLICA_ID_MAX, ReplicaId
+from ._types import REPLICA_ID_MAX, ReplicaId, Slot
 
 Role = Literal["voter", "learner", "observer"]
 
@@ -62,6 +62,9 @@ class Configuration:
         members: sorted by id.
         generation: how many changes led here; so no configuration ever comes twice.
         retired: (id, incarnation) of those that were removed, sorted: nobody comes back as he was.
+        backup: of a cell that began with a backup, the digest of that state. So a replica that was made from another
+            backup, or from none, is one of another configuration.
+        begins_at: the slot of that backup: everything up to it was chosen before the cell was.
 
     Invariant: members are sorted by id, ids are unique, and there is at least one voter.
     Invariant: nobody is a member and retired.
@@ -74,6 +77,8 @@ class Configuration:
     members: tuple[Member, ...]
     generation: int = 0
     retired: tuple[tuple[ReplicaId, int], ...] = ()
+    backup: str = ""
+    begins_at: Slot = 0
 
     def __post_init__(self) -> None:
         ids = [member.id for member in self.members]
@@ -224,18 +229,20 @@ class Configuration:
         return self._next(tuple(member if other.id == member.id else other for other in self.members), self.retired)
 
     def _next(self, members: tuple[Member, ...], retired: tuple[tuple[ReplicaId, int], ...]) -> Configuration:
-        return Configuration(self.cell_id, tuple(sorted(members)), self.generation + 1, retired)
+        return replace(self, members=tuple(sorted(members)), generation=self.generation + 1, retired=retired)
 
     # -- bytes -----------------------------------------------------------------------------------------------
 
     def encode(self) -> bytes:
         """Canonical bytes: equal configurations give equal bytes on every machine."""
-        document = {
+        document: dict[str, object] = {
             "cell_id": self.cell_id,
             "generation": self.generation,
             "members": [[m.id, m.address, m.incarnation, m.role, m.disk] for m in self.members],
             "retired": self.retired,
         }
+        if self.backup:
+            document |= {"backup": self.backup, "begins_at": self.begins_at}
         return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
 
     @classmethod
@@ -249,7 +256,8 @@ class Configuration:
             document = json.loads(data)
             members = tuple(Member(int(i), str(a), int(n), r, int(d)) for i, a, n, r, d in document["members"])
             retired = tuple((int(i), int(n)) for i, n in document["retired"])
-            return cls(str(document["cell_id"]), members, int(document["generation"]), retired)
+            began = (str(document.get("backup", "")), int(document.get("begins_at", 0)))
+            return cls(str(document["cell_id"]), members, int(document["generation"]), retired, *began)
         except (ValueError, KeyError, TypeError, RecursionError) as broken:
             raise ConfigError(f"these bytes are no configuration: {broken}") from broken
 

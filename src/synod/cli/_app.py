@@ -361,6 +361,99 @@ def transfer_leader(
             print(f"replica {done['leader']} leads; it was replica {done['from']}")
 
 
+@app.command()
+def backup(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="is written, or replaced when the new one is whole")],
+    cell: CellOption = DEFAULT_CELL,
+    as_json: JsonOption = False,
+    timeout: Annotated[float, typer.Option("--timeout", help="seconds to wait for the snapshot")] = 600.0,
+) -> None:
+    """Write the state of a cell to one file, while it goes on.
+
+    Everything that was acknowledged before is in it, and a quorum of the replicas agrees on its digest.
+
+    Example: synod backup --cell 127.0.0.1:2181,127.0.0.1:2182,127.0.0.1:2183 monday.synod
+    """
+    with reported():
+        from ._backup import make_backup
+
+        make_backup(cell, file, timeout=timeout, as_json=as_json)
+
+
+@app.command()
+def restore(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="written by synod backup")],
+    config: Annotated[
+        str | None, typer.Argument(metavar="CONFIG", help="of a replica of a new cell: formats its directory")
+    ] = None,
+    data_dir: Annotated[
+        str | None, typer.Option(metavar="DIR", help="make a new local cell here, for synod up --data-dir DIR")
+    ] = None,
+    replicas: Annotated[int, typer.Option(min=1, max=7, help="with --data-dir: how many")] = 3,
+    client_port: Annotated[int, typer.Option(min=1, max=65_000, help="with --data-dir: of the first replica")] = 2181,
+    cell: Annotated[
+        str | None, typer.Option("--cell", metavar="HOSTS", help="put the contents back into this running cell")
+    ] = None,
+    below: Annotated[str, typer.Option(metavar="PATH", help="with --cell: only this znode and what is below")] = "/",
+    force: Annotated[bool, typer.Option("--force", help="with --cell: replace what is there")] = False,
+    settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE")] = None,
+    as_json: JsonOption = False,
+    timeout: TimeoutOption = 10.0,
+) -> None:
+    """Begin a new cell with a backup, or put a backup's contents back into a running cell.
+
+    Example: synod restore monday.synod --data-dir ./restored; then synod up --data-dir ./restored
+    """
+    with reported():
+        if sum(way is not None for way in (config, data_dir, cell)) != 1:
+            raise UserError("restore wants one of: the CONFIG of a new replica, --data-dir DIR, or --cell HOSTS")
+        from ._restore import begin_replica, restore_online
+
+        if cell is not None:
+            restore_online(file, cell, below=below, force=force, timeout=timeout, as_json=as_json)
+        elif config is not None:
+            from synod.server import load_config
+
+            loaded = load_config(config, settings or ())
+            begin_replica(file, loaded)
+            sys.stderr.write(
+                f"replica {loaded.id} of the cell {loaded.cell_id} begins with {file}; do the same with every replica, "
+                f"then start them\n"
+            )
+        else:
+            from ._up import Up
+
+            made = Up(
+                replicas=replicas,
+                client_port=client_port,
+                data_dir=Path(str(data_dir)),
+                restart=False,
+                settings=settings or [],
+                as_json=as_json,
+            )
+            made.make_from(file)
+            sys.stderr.write(
+                f"made a cell of {replicas} that begins with {file}; synod up --data-dir {data_dir} runs it\n"
+            )
+
+
+@app.command()
+def verify(
+    path: Annotated[
+        str, typer.Argument(metavar="FILE|DIR", help="a backup, or the data directory of a stopped replica")
+    ],
+    as_json: JsonOption = False,
+) -> None:
+    """Check a backup, or a data directory that is not in use; nothing is changed. Exit code 1 if it is damaged.
+
+    Example: synod verify monday.synod
+    """
+    with reported():
+        from ._backup import verify as look
+
+        raise SystemExit(look(path, as_json=as_json))
+
+
 # -- work under a lock ---------------------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import secrets
@@ -12,14 +13,18 @@ import subprocess
 import sys
 import time
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.error import URLError
 from urllib.request import urlopen
 
 from synod.base import UserError
 
 from ._output import DONE, UNAVAILABLE, USER, complain, print_json
+
+if TYPE_CHECKING:
+    from synod.server import Config
 
 START_S: Final = 30.0
 """Longest wait for the first leader."""
@@ -94,19 +99,14 @@ class Up:
         Raises:
             UserError: the directory was made with other numbers, or a replica of it is missing.
         """
-        try:
-            self._data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as failure:
-            raise UserError(f"{self._data_dir} cannot be made: {failure.strerror}") from failure
-        present = sorted(int(p.name[8:]) for p in self._data_dir.glob("replica-*") if p.name[8:].isdecimal())
+        present = self._present()
         if not present:
+            from synod.storage import Identity, RealFileSystem, format_directory
+
             self._refuse_taken_ports()
-            try:
-                self._make()
-            except BaseException:  # half a cell would be in the way of the next try
-                for i in self._ids():
-                    shutil.rmtree(self._directory(i), ignore_errors=True)
-                raise
+            with self._whole_or_not_at_all():
+                for config in self._make():
+                    format_directory(RealFileSystem(), config.data_dir, Identity(config.id, 1, config.configuration))
             return
         if present != list(self._ids()):
             raise UserError(
@@ -145,15 +145,54 @@ class Up:
                         f"stop that process, perhaps another `synod up`, or take another --client-port and --data-dir"
                     ) from failure
 
+    def _present(self) -> list[int]:
+        """The replicas that have a directory here.
+
+        Raises:
+            UserError: the directory above cannot be made.
+        """
+        try:
+            self._data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as failure:
+            raise UserError(f"{self._data_dir} cannot be made: {failure.strerror}") from failure
+        return sorted(int(p.name[8:]) for p in self._data_dir.glob("replica-*") if p.name[8:].isdecimal())
+
+    def make_from(self, file: str) -> None:
+        """Make the cell with a backup as its first state, to be run by `synod up` later.
+
+        Raises:
+            UserError: there is a cell, or the file is no backup; nothing was changed.
+            Damaged: the file is not as it was written; nothing was changed.
+        """
+        from ._backup import opened_backup
+        from ._restore import begin_from
+
+        with opened_backup(file) as (reader, _):
+            if self._present():
+                raise UserError(f"{self._data_dir} holds a cell already; choose another --data-dir")
+            with self._whole_or_not_at_all():
+                for config in self._make():
+                    begin_from(reader, file, config)
+
+    @contextlib.contextmanager
+    def _whole_or_not_at_all(self) -> Iterator[None]:
+        """Half a cell would be in the way of the next try."""
+        try:
+            yield
+        except BaseException:
+            for i in self._ids():
+                shutil.rmtree(self._directory(i), ignore_errors=True)
+            raise
+
     def _read(self, i: int) -> dict[str, Any]:
         try:
             return tomllib.loads(self._config(i).read_text())
         except (OSError, tomllib.TOMLDecodeError) as broken:
             raise UserError(f"{self._config(i)} cannot be read: {broken}") from broken
 
-    def _make(self) -> None:
+    def _make(self) -> list[Config]:
+        """Write the configurations of a new cell; its data directories are still to be formatted."""
         from synod.server import load_config
-        from synod.storage import Identity, RealFileSystem, format_directory
 
         cell_id = secrets.token_hex(16)
         ports = _free_ports(2 * self._count)
@@ -172,9 +211,7 @@ class Up:
                 "peers": peers,
             }
             self._write(i, document)
-        for i in self._ids():
-            config = load_config(str(self._config(i)))
-            format_directory(RealFileSystem(), config.data_dir, Identity(i, 1, config.configuration))
+        return [load_config(str(self._config(i))) for i in self._ids()]
 
     def _write(self, i: int, document: dict[str, Any]) -> None:
         from synod.server import apply_override, parse_config

@@ -9,10 +9,12 @@ from __future__ import annotations
 from synod.paxos import PaxosOptions
 from synod.tree import Tree, UnknownCommand
 
+from ._backup import Backup
 from ._liveness import Deadlines, Touches
 from ._messages import (
     KIND_FIRST,
     PEER_PROTOCOL_VERSION,
+    DigestAsk,
     DigestReport,
     Forward,
     Hello,
@@ -33,7 +35,9 @@ __all__ = [
     "GROUP_BYTES_MAX",
     "KIND_FIRST",
     "PEER_PROTOCOL_VERSION",
+    "Backup",
     "Deadlines",
+    "DigestAsk",
     "DigestReport",
     "DiskWrite",
     "Fate",

@@ -35,6 +35,13 @@ class DigestBoard:
         board = self._by_slot.get(slot)
         return None if board is None else self._judge(slot, board)
 
+    def agreed(self, slot: Slot) -> bool:
+        """Whether a quorum, this replica included, reported one digest for a slot."""
+        board = self._by_slot.get(slot, {})
+        mine = board.get(self._me)
+        same = sum(mine is not None and board.get(voter) == mine for voter in self.voters)
+        return 2 * same > len(self.voters)
+
     def _judge(self, slot: Slot, board: dict[ReplicaId, bytes]) -> str | None:
         mine = board.get(self._me)
         if mine is None:

@@ -7,6 +7,7 @@
 | Touch          | origin   | leader      | sessions were heard, pings wait        | nothing                          |
 | TouchAck       | leader   | origin      | a quorum showed that it still leads    | nothing                          |
 | DigestReport   | all      | all         | a digest was computed                  | nothing: it is a function of the log |
+| DigestAsk      | any      | leader      | a backup needs a slot with a digest    | nothing                          |
 | SnapshotAsk    | behind   | holder      | the log no longer reaches back         | nothing                          |
 | SnapshotChunk  | holder   | behind      | answer to each ask, on the bulk connection | the snapshot                 |
 
@@ -96,6 +97,11 @@ class DigestReport:
 
 
 @dataclass(frozen=True, slots=True)
+class DigestAsk:
+    """Have everybody take the digest of the state at a slot of its own."""
+
+
+@dataclass(frozen=True, slots=True)
 class SnapshotAsk:
     """Send the bytes of your snapshot of `slot` from `offset`; slot 0 means your latest."""
 
@@ -113,7 +119,7 @@ class SnapshotChunk:
     data: bytes
 
 
-ReplicaMessage = Hello | Forward | Touch | TouchAck | DigestReport | SnapshotAsk | SnapshotChunk
+ReplicaMessage = Hello | Forward | Touch | TouchAck | DigestReport | DigestAsk | SnapshotAsk | SnapshotChunk
 
 _HELLO: Final = struct.Struct(">BHH16s16sBIQHHQBQQI")
 _U32: Final = struct.Struct(">I")
@@ -122,8 +128,8 @@ _DIGEST: Final = struct.Struct(">BQ16s")
 _ASK: Final = struct.Struct(">BQQ")
 _CHUNK: Final = struct.Struct(">BQQQ")
 
-_KIND_HELLO, _KIND_FORWARD, _KIND_TOUCH, _KIND_TOUCH_ACK, _KIND_DIGEST, _KIND_ASK, _KIND_CHUNK = range(
-    KIND_FIRST, KIND_FIRST + 7
+_KIND_HELLO, _KIND_FORWARD, _KIND_TOUCH, _KIND_TOUCH_ACK, _KIND_DIGEST, _KIND_ASK, _KIND_CHUNK, _KIND_DIGEST_ASK = (
+    range(KIND_FIRST, KIND_FIRST + 8)
 )
 
 
@@ -142,6 +148,8 @@ def encode_message(message: ReplicaMessage) -> bytes:
             return _ROUND_COUNT.pack(_KIND_TOUCH_ACK, round_, len(refused)) + struct.pack(f">{len(refused)}q", *refused)
         case DigestReport(slot, digest):
             return _DIGEST.pack(_KIND_DIGEST, slot, digest)
+        case DigestAsk():
+            return bytes((_KIND_DIGEST_ASK,))
         case SnapshotAsk(slot, offset):
             return _ASK.pack(_KIND_ASK, slot, offset)
         case SnapshotChunk(slot, offset, total, data):
@@ -191,6 +199,10 @@ def _decode(data: bytes) -> ReplicaMessage:
     if kind == _KIND_DIGEST:
         _, slot, digest = _DIGEST.unpack(data)
         return DigestReport(slot, digest)
+    if kind == _KIND_DIGEST_ASK:
+        if len(data) != 1:
+            raise RemoteProtocolError("an ask for a digest has bytes after its kind")
+        return DigestAsk()
     if kind == _KIND_ASK:
         _, slot, offset = _ASK.unpack(data)
         return SnapshotAsk(slot, offset)

@@ -9,7 +9,7 @@ Read `ready` first: it is the whole cycle. Then `_apply`, `_lead` and `_forward`
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, Literal, Protocol
 
 from synod.base import (
@@ -37,6 +37,7 @@ from synod.tree import (
     UnknownCommand,
     encode_awake,
     encode_batch,
+    encode_digest_now,
     encode_expire,
     encode_opening,
     encode_raise,
@@ -44,6 +45,7 @@ from synod.tree import (
 )
 
 from ._acquaintance import Acquaintance
+from ._backup import MARK_AGAIN_AFTER, Backup
 from ._batcher import Batcher
 from ._digests import DigestBoard
 from ._front import READ_ONLY, Front
@@ -53,6 +55,7 @@ from ._messages import (
     KIND_FIRST,
     PEER_PROTOCOL_OLDEST,
     PEER_PROTOCOL_VERSION,
+    DigestAsk,
     DigestReport,
     Forward,
     Hello,
@@ -196,8 +199,10 @@ class Replica:
             now=now,
         )
         self.configuration = self.paxos.configuration
-        # A disk of the first members that holds nothing may be a wiped one: see `_admit`.
-        empty = not (recovered.promised > BALLOT_ZERO or recovered.entries or recovered.log_start)
+        # A disk of the first members that holds nothing, or only the backup that its cell began with, may be a wiped
+        # one: see `_admit`.
+        begun = recovered.log_start > configuration.begins_at
+        empty = not (recovered.promised > BALLOT_ZERO or recovered.entries or begun)
         self._fresh = empty and configuration.votes(id, incarnation, disk)
         self._members_changed = False
         self._peers_begun: dict[ReplicaId, None] = {}
@@ -263,11 +268,14 @@ class Replica:
         self._saving = False
         self._download: Download | None = None
         self._installing: Slot | None = None
+        self._loading: Iterator[Tree | None] | None = None
+        self._dissolving: Iterator[None] | None = None
         self._source: ReplicaId | None = None
         self._bad_sources: dict[ReplicaId, None] = {}
         self._request_id = 0
         self._snapshot_asks: dict[int, tuple[ReplicaId, SnapshotAsk]] = {}
         self._digest_reported: Slot = tree.digest_slot
+        self.backup: Backup | None = None
         self._ticked_at = now
         if self._fresh:
             self.paxos.abstain(True, now, "this disk holds nothing, and may have been wiped", remembers=False)
@@ -318,7 +326,7 @@ class Replica:
         )
         if reason is not None:
             raise RemoteProtocolError(reason)
-        if hello.promised > BALLOT_ZERO or hello.last_slot:
+        if hello.promised > BALLOT_ZERO or hello.last_slot > self.first.begins_at:
             self._peers_begun[hello.id] = None
         if hello.changes and self._fresh and not self._members_changed:
             self._members_changed = True
@@ -382,6 +390,8 @@ class Replica:
             self._out.messages.append((peer, encode_paxos(Probe(0)), False))  # its answer says that we are welcome
         if peer == self._forward_to[0]:
             self._doubt()
+        if self._download is not None and self._download.peer == peer:
+            self._download.hope(now)  # the bulk connection comes a moment later
 
     def peer_closed(self, peer: ReplicaId, now: Micros) -> None:
         """The main connection to a peer is gone."""
@@ -390,8 +400,6 @@ class Replica:
         if not self._connected:
             self._alone_since = now
         self.paxos.disconnected(peer, now)
-        if self._download is not None and self._download.peer == peer:
-            self._download = None
 
     def step(self, peer: ReplicaId, data: bytes, now: Micros) -> None:
         """One message of a peer, from either connection.
@@ -429,7 +437,9 @@ class Replica:
             case TouchAck(round_, refused):
                 self._touch_answered(round_, refused)
             case DigestReport(slot, digest):
-                self._judge(self._board.report(peer, slot, digest))
+                self._reported(peer, slot, digest)
+            case DigestAsk():
+                self._log_digest()
             case SnapshotAsk():
                 self._serve_snapshot(peer, message)
             case SnapshotChunk():
@@ -483,6 +493,11 @@ class Replica:
         self._now = now
         self._saving = False
         self.snapshot_slot = max(self.snapshot_slot, slot)
+        backup = self.backup
+        if backup is not None and backup.slot:
+            backup.saved = slot == backup.slot
+            if not backup.saved:
+                self._fail_backup("there is no room on the disk for another snapshot")
         self.paxos.log_trimmed(log_start)
 
     def snapshot_read(self, request_id: int, data: bytes, total: int, now: Micros) -> None:
@@ -492,23 +507,44 @@ class Replica:
         self._send(peer, SnapshotChunk(ask.slot, ask.offset, total if data else 0, data), bulk=True)
 
     def snapshot_installed(self, slot: Slot, chunks: Iterable[bytes], now: Micros) -> None:
-        """A peer's snapshot is durable here and the log begins after it: take its state over.
+        """A peer's snapshot is durable here and the log begins after it: take its state over, in small steps.
 
-        Clients are let go first: their watches lived in the old state, and they set them again elsewhere.
+        Until that is done this replica answers from the old state what it can, and applies nothing.
         """
         self._now = now
         invariant(self._installing == slot, "only the snapshot that was asked for is installed")
-        self._installing = None
         if slot <= self.tree.slot:
+            self._installing = None
             return
+        self._loading = Tree.loading(chunks, self.tree.supported_level)
+
+    def _load_some(self, now: Micros) -> None:
+        """Go on with the state of a peer's snapshot; when it is whole it takes the place of the old one.
+
+        Clients are let go then: their watches lived in the old state, and they set them again elsewhere.
+        """
+        if self._dissolving is not None:
+            if next(self._dissolving, self._dissolving) is self._dissolving:
+                self._dissolving = None
+            return
+        loading, slot = self._loading, self._installing
+        if loading is None or slot is None:
+            return
+        tree = next(loading)
+        if tree is None:
+            return
+        self._loading = None
+        self._installing = None
         self.front.close_all("this replica takes over a snapshot")
-        self.tree = Tree.restore(chunks, self.tree.supported_level)
+        self._dissolving = self.tree.dissolve()
+        self.tree = tree
         invariant(self.tree.slot == slot, "a snapshot holds the state at its slot")
         self.front.tree = self.tree
         self._unapplied.clear()
         self.snapshot_slot = slot
         self._log_grown = 0
-        self._walking = None
+        self._digest_reported = self.tree.digest_slot
+        self._fail_backup("this replica took over a snapshot of another one meanwhile")
         self._durable_slot = max(self._durable_slot, slot)
         self._outbox.skip_to(self.tree.origins.get(self.id, (0, 0)))
         self._installed_upto = slot
@@ -543,6 +579,8 @@ class Replica:
         if stuck is not None and now - stuck >= self.options.resend_after:
             self._outbox.send_again()
             self._outbox.hope(now)
+        if self.backup is not None:
+            self._seek_mark(self.backup, now)
         if self._download is not None and now >= self._download.ask_again_at():
             self._send(self._download.peer, self._download.ask(now), bulk=True)
         self._digest()
@@ -582,7 +620,9 @@ class Replica:
         which the host can look at its sockets.
         """
         now = self._now
-        if self.stopped is None and self._unapplied:
+        if self._loading is not None or self._dissolving is not None:
+            self._load_some(now)
+        if self.stopped is None and self._unapplied and self._loading is None:
             self._apply_some(now)
         if self.stopped is None:
             for turn in range(TURNS_MAX):
@@ -592,7 +632,8 @@ class Replica:
             self._walk(now)
         out, self._out = self._out, Ready()
         out.client_output, out.client_closes, out.client_pauses = self.front.drain()
-        out.more = bool(self._unapplied) and self.stopped is None
+        busy = self._loading is not None or self._dissolving is not None or bool(self._unapplied)
+        out.more = busy and self.stopped is None
         out.stop = self.stopped
         return out
 
@@ -662,6 +703,8 @@ class Replica:
             )
         if is_change(entry.value):
             self._note_change(Change.decode(entry.value))
+        if self.backup is not None and self.tree.frozen_slot == entry.slot:
+            self._mark_backup(self.backup)
         self._digest()
 
     def _digest(self) -> None:
@@ -675,13 +718,18 @@ class Replica:
     def _report_digest(self) -> None:
         slot = self._digest_reported = self.tree.digest_slot
         digest = self.tree.digest().to_bytes(16, "big")
+        if self.backup is not None and self.backup.slot == slot:
+            self.backup.digest = digest
         for peer in self._connected:
             self._send(peer, DigestReport(slot, digest))
-        self._judge(self._board.report(self.id, slot, digest))
+        self._reported(self.id, slot, digest)
 
-    def _judge(self, reason: str | None) -> None:
+    def _reported(self, replica: ReplicaId, slot: Slot, digest: bytes) -> None:
+        reason = self._board.report(replica, slot, digest)
         if reason is not None and self.stopped is None:
             self.stopped = reason
+        if self.backup is not None and self.backup.slot and self._board.agreed(self.backup.slot):
+            self.backup.agreed = True  # the board does not remember it until the snapshot is written
 
     # -- members -----------------------------------------------------------------------------------------
 
@@ -957,6 +1005,9 @@ class Replica:
         if self._read_ask is not None and ask == self._read_ask[0]:
             self._granted.append((slot, self._read_ask[1]))
             self._read_ask = None
+        if self.backup is not None and ask == self.backup.ask:
+            self.backup.after = slot
+            self._seek_mark(self.backup, self._now)
         acks = self._touch_asks.pop(ask, None)
         for peer, ack in acks or ():
             if peer == self.id:
@@ -1043,26 +1094,42 @@ class Replica:
         """Begin a snapshot when the log has grown enough; hand out one step of it at the pace of the options."""
         if self._walking is None:
             due = self._log_grown >= self.options.snapshot_log_bytes and self.tree.slot > self.snapshot_slot
-            if not due or self._saving or self._installing is not None:
+            # A backup that waits for its slot begins the next one, which will serve as well.
+            if not due or not self._may_walk or (self.backup is not None and self.backup.wants_mark):
                 return
-            self.tree.begin_snapshot()
-            self._walking = self.tree.slot
-            self._walk_first = True
-            self._saving = True
-            self._log_grown = 0
+            self._begin_walk()
         elif now < self._walk_next:
             return
+        walking = self._walking or self.tree.slot
         self._walk_next = now + self.options.snapshot_pace
         chunk = self.tree.snapshot_step(self.options.snapshot_step_bytes)
         self._out.snapshot_writes.append(
-            SnapshotWrite(self._walking, chunk or b"", first=self._walk_first, last=chunk is None)
+            SnapshotWrite(walking, chunk or b"", first=self._walk_first, last=chunk is None)
         )
         self._walk_first = False
         if chunk is None:
             self._walking = None
 
+    @property
+    def _may_walk(self) -> bool:
+        """One walk at a time, and none of a state that is about to be replaced."""
+        return self._walking is None and not self._saving and self._installing is None
+
+    def _begin_walk(self) -> None:
+        self.tree.begin_snapshot()
+        self._walking = self.tree.slot
+        self._walk_first = True
+        self._saving = True
+        self._log_grown = 0
+
     def _want_snapshot(self, peer: ReplicaId, now: Micros) -> None:
-        """Our next slot is only in a peer's snapshot: fetch it."""
+        """Our next slot is only in a peer's snapshot: fetch it. What has come of one is kept while there is hope."""
+        if (
+            self._download is not None
+            and self._download.peer not in self._connected
+            and self._download.is_hopeless(now)
+        ):
+            self._download = None
         if self._installing is None and self._download is None:
             if peer in self._bad_sources:
                 others = [other for other in self._connected if other not in self._bad_sources]
@@ -1089,7 +1156,9 @@ class Replica:
         download = self._download
         if download is None or download.peer != peer:
             return
-        if not download.take(chunk):
+        if chunk.slot == download.slot and chunk.total and chunk.offset != len(download.data):
+            return  # it was asked for twice: the answer to the other ask carries on
+        if not download.take(chunk, now):
             self._download = None  # the next fetch tells us again where to ask
             if self._bad_sources:
                 self._bad_sources[peer] = None  # this one has none, or not any more
@@ -1097,9 +1166,56 @@ class Replica:
             self._download = None
             if download.slot > self.tree.slot:
                 self._installing = download.slot
+                # A snapshot of our own that is under way would be of a state that is soon gone.
+                self.tree.abandon_snapshot()
+                self._walking = None
+                self._saving = False
+                self._fail_backup("this replica takes over a snapshot of another one")
                 self._out.snapshot_install = SnapshotInstall(download.slot, bytes(download.data), self.paxos.ballot)
         else:
             self._send(peer, download.ask(now), bulk=True)
+
+    # -- backups -------------------------------------------------------------------------------------------
+
+    def begin_backup(self, now: Micros, wall_ms: int) -> bool:
+        """Begin a backup: see `_backup`. False while another one is under way. `end_backup` ends it."""
+        self._now = now
+        if self.backup is not None:
+            return False
+        self.backup = Backup(self.paxos.ask(now), now, wall_ms)
+        return True
+
+    def end_backup(self) -> None:
+        """Whoever asked for it has what it needs, or has lost patience."""
+        self.backup = None
+
+    def _seek_mark(self, backup: Backup, now: Micros) -> None:
+        """Have a digest logged, as often as it takes, when a snapshot could begin at its slot."""
+        if not backup.wants_mark or now < backup.mark_at or not self._may_walk or self.tree.digest_pending:
+            return
+        backup.mark_at = now + MARK_AGAIN_AFTER
+        leader = self._forward_to[0]
+        if leader == self.id:
+            self._log_digest()
+        elif leader is not None and leader in self._connected:
+            self._send(leader, DigestAsk())
+
+    def _log_digest(self) -> None:
+        if self._deadlines is not None:
+            self._batcher.add_command(encode_digest_now())
+
+    def _mark_backup(self, backup: Backup) -> None:
+        """The state of this very moment, after a slot whose digest all take, is what the backup will hold."""
+        tree = self.tree
+        if backup.after is None or tree.slot < backup.after or not backup.wants_mark or not self._may_walk:
+            return
+        self._begin_walk()
+        backup.slot, backup.zxid, backup.level = tree.slot, tree.zxid, tree.feature_level
+        backup.znodes, backup.sessions = tree.znodes, len(tree.sessions)
+
+    def _fail_backup(self, reason: str) -> None:
+        if self.backup is not None:
+            self.backup.error = reason
 
     # -- what others may know ------------------------------------------------------------------------------
 

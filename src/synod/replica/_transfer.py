@@ -1,15 +1,25 @@
-"""Fetching a snapshot from a peer, in chunks on the second connection, one ask at a time."""
+"""Fetching a snapshot from a peer, in chunks on the second connection, one ask at a time.
+
+A connection that breaks costs no more than the chunk that was on its way: the next ask names the offset. Only from
+the same peer, though: snapshots of one slot hold the same state on all replicas, but in another order.
+"""
 
 from __future__ import annotations
 
 from typing import Final
 
-from synod.base import SECOND, Micros, ReplicaId, Slot
+from synod.base import MILLISECOND, SECOND, Micros, ReplicaId, Slot
 
 from ._messages import SnapshotAsk, SnapshotChunk
 
 ASK_AGAIN_AFTER: Final = 2 * SECOND
 """A chunk that did not come for so long is asked for again."""
+
+BULK_WITHIN: Final = 200 * MILLISECOND
+"""The second connection is made about when the first one is."""
+
+HOPELESS_AFTER: Final = 10 * SECOND
+"""A peer that is away for so long while another could help is not waited for: what has come is given up."""
 
 SNAPSHOT_BYTES_MAX: Final = 8 << 30
 """A peer that announces more than this is not believed."""
@@ -21,7 +31,7 @@ class Download:
     Invariant: `data` holds the file's bytes from 0, without a gap.
     """
 
-    __slots__ = ("_asked_at", "data", "peer", "slot", "total")
+    __slots__ = ("_asked_at", "_heard_at", "data", "peer", "slot", "total")
 
     def __init__(self, peer: ReplicaId, now: Micros) -> None:
         self.peer = peer
@@ -29,6 +39,7 @@ class Download:
         self.total = 0
         self.data = bytearray()
         self._asked_at = now
+        self._heard_at = now
 
     def ask(self, now: Micros) -> SnapshotAsk:
         """The message that asks for the next chunk."""
@@ -39,8 +50,17 @@ class Download:
         """When a silent peer is to be asked again."""
         return self._asked_at + ASK_AGAIN_AFTER
 
-    def take(self, chunk: SnapshotChunk) -> bool:
+    def hope(self, now: Micros) -> None:
+        """The peer is back: it is asked for the rest as soon as its second connection should stand."""
+        self._asked_at = min(self._asked_at, now - ASK_AGAIN_AFTER + BULK_WITHIN)
+
+    def is_hopeless(self, now: Micros) -> bool:
+        """Whether nothing has come for long."""
+        return now - self._heard_at >= HOPELESS_AFTER
+
+    def take(self, chunk: SnapshotChunk, now: Micros) -> bool:
         """Take a chunk. False when the peer no longer has this snapshot: begin anew."""
+        self._heard_at = now
         if chunk.total == 0 or chunk.total > SNAPSHOT_BYTES_MAX or (self.slot and chunk.slot != self.slot):
             return False
         if chunk.offset != len(self.data):

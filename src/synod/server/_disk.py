@@ -181,6 +181,9 @@ class DiskThread:
                     store.install_file(slot, file, promised=promised)
                 except Corruption as damage:
                     self._call(events.snapshot_refused, str(damage))
+                except NoSpace as full:
+                    store.snapshot_abort()
+                    self._call(events.snapshot_refused, str(full))
                 else:
                     self._call(events.snapshot_installed, slot, list(store.snapshot_chunks()))
 

@@ -19,7 +19,7 @@ from typing import Final
 from synod import __version__
 from synod.base import MILLISECOND, DataDirError, Micros, Rng, Slot
 from synod.replica import LogRead, Ready, Replica, SnapshotRead, Tree, UnknownCommand
-from synod.storage import FileSystem, RealFileSystem, Store, StoreOptions
+from synod.storage import File, FileSystem, RealFileSystem, Store, StoreOptions, open_snapshot
 
 from ._clients import ClientConnection
 from ._config import Config
@@ -82,8 +82,9 @@ class Host:
     ) -> None:
         self.config = config
         self._on_stop = on_stop
+        self._fs = fs or RealFileSystem()
         store = Store.open(
-            fs or RealFileSystem(),
+            self._fs,
             config.data_dir,
             cell_id=config.cell_id,
             replica_id=config.id,
@@ -155,6 +156,16 @@ class Host:
         """Let another replica lead, if this one does and another can."""
         self.replica.hand_over(monotonic())
         self.poke()
+
+    def begin_backup(self) -> bool:
+        """Begin a backup, unless one is under way; `Replica.backup` shows how far it is."""
+        begun = self.replica.begin_backup(monotonic(), wall_ms())
+        self.poke()
+        return begun
+
+    def open_snapshot(self, slot: Slot) -> File:
+        """A stored snapshot, as a file of the caller's."""
+        return open_snapshot(self._fs, self.config.data_dir, slot)
 
     async def stop(self) -> None:
         """Hand over if this replica leads, then let everything go."""

@@ -20,6 +20,8 @@ from starlette.routing import Route
 
 from synod.base import MILLISECOND, NotApplied, OutcomeUnknown, SynodError, UserError
 
+from ._backup import backup
+
 if TYPE_CHECKING:
     from ._host import Host
 
@@ -37,7 +39,7 @@ class Refused(SynodError):
 def operator_routes(host: Host) -> list[Route]:
     """The actions of one replica."""
     operator = Operator(host)
-    return [_route("transfer-leader", operator.transfer_leader)]
+    return [_route("transfer-leader", operator.transfer_leader), _backup_route(host)]
 
 
 class Operator:
@@ -79,9 +81,26 @@ class Operator:
 
 
 def _route(name: str, action: Action) -> Route:
+    async def answer(request: Request) -> Response:
+        return JSONResponse(await action(await _document(request)))
+
+    return _answered(name, answer)
+
+
+def _backup_route(host: Host) -> Route:
+    """The one action whose answer is a file."""
+
+    async def answer(request: Request) -> Response:
+        await _document(request)
+        return await backup(host, request)
+
+    return _answered("backup", answer)
+
+
+def _answered(name: str, answer: Callable[[Request], Awaitable[Response]]) -> Route:
     async def endpoint(request: Request) -> Response:
         try:
-            return JSONResponse(await action(await _document(request)))
+            return await answer(request)
         except UserError as mistake:
             return JSONResponse({"error": str(mistake)}, status_code=400)
         except (Refused, NotApplied) as refused:

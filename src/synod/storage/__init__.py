@@ -6,15 +6,20 @@ the bytes and for how torn is told from rotten; docs/FORMATS.md has the layouts.
 
 from __future__ import annotations
 
+from ._backup import BackupHeader, BackupReader, begin_directory, open_snapshot
 from ._files import File, FileSystem, RealFileSystem
 from ._identity import Identity, format_directory, load_identity
 from ._memory import MemoryFile, MemoryFileSystem
 from ._snapshots import parse_snapshot
 from ._store import Recovered, Store, StoreOptions
+from ._verify import Found, verify_directory
 
 __all__ = [
+    "BackupHeader",
+    "BackupReader",
     "File",
     "FileSystem",
+    "Found",
     "Identity",
     "MemoryFile",
     "MemoryFileSystem",
@@ -22,7 +27,10 @@ __all__ = [
     "Recovered",
     "Store",
     "StoreOptions",
+    "begin_directory",
     "format_directory",
     "load_identity",
+    "open_snapshot",
     "parse_snapshot",
+    "verify_directory",
 ]

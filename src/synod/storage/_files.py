@@ -166,7 +166,15 @@ class RealFile:
 
 
 class RealFileSystem:
-    """The operating system's files."""
+    """The operating system's files.
+
+    Args:
+        read_only: for who only looks: files are opened for reading, and a lock keeps a replica from starting
+            meanwhile, without a trace.
+    """
+
+    def __init__(self, *, read_only: bool = False) -> None:
+        self._read_only = read_only
 
     def make_dir(self, path: str) -> None:
         """See `FileSystem`; only its owner can enter it."""
@@ -212,7 +220,7 @@ class RealFileSystem:
     def open(self, path: str) -> File:
         """See `FileSystem`."""
         try:
-            return RealFile(os.open(path, os.O_RDWR | os.O_CLOEXEC), path)
+            return RealFile(os.open(path, (os.O_RDONLY if self._read_only else os.O_RDWR) | os.O_CLOEXEC), path)
         except OSError as failure:
             raise DataDirError(f"{path} cannot be opened: {failure.strerror}{_advice(failure)}") from failure
 
@@ -253,13 +261,15 @@ class RealFileSystem:
     def lock(self, path: str) -> File:
         """See `FileSystem`."""
         try:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            if self._read_only and not Path(path).exists():
+                return RealFile(-1, path)  # no replica has ever run here
+            fd = os.open(path, os.O_CLOEXEC | (os.O_RDONLY if self._read_only else os.O_RDWR | os.O_CREAT), 0o600)
         except OSError as failure:
             raise DataDirError(
                 f"the data directory of {path} is not writable: {failure.strerror}{_advice(failure)}"
             ) from failure
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(fd, fcntl.LOCK_NB | (fcntl.LOCK_SH if self._read_only else fcntl.LOCK_EX))
         except OSError as failure:
             holder = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
             os.close(fd)
@@ -267,6 +277,8 @@ class RealFileSystem:
                 f"the data directory of {path} is in use by a running process (pid {holder or 'unknown'}); "
                 f"stop it first"
             ) from failure
+        if self._read_only:
+            return RealFile(fd, path)
         try:
             os.ftruncate(fd, 0)
             os.pwrite(fd, str(os.getpid()).encode(), 0)

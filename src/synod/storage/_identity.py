@@ -20,6 +20,10 @@ BOOT: Final = "boot.json"
 LOCK: Final = "lock"
 
 
+class DamagedIdentity(DataDirError):
+    """A file that says whose directory it is reads back wrong."""
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
     """Which replica of which cell a directory belongs to.
@@ -46,12 +50,26 @@ def format_directory(fs: FileSystem, directory: str, identity: Identity) -> None
     Raises:
         DataDirError: the directory has one already, or holds something else; nothing was changed.
     """
+    demand_empty(fs, directory)
+    write_identity(fs, directory, identity)
+
+
+def demand_empty(fs: FileSystem, directory: str) -> None:
+    """Make a directory that is to be formatted; what an interrupted attempt left in it is no obstacle.
+
+    Raises:
+        DataDirError: it holds something.
+    """
     fs.make_dir(directory)
     names = [name for name in fs.list_dir(directory) if name != "synod.toml"]
     if IDENTITY in names:
         raise DataDirError(f"{directory} is formatted already; delete it first if its data is not needed")
     if any(not name.endswith(".tmp") for name in names):
         raise DataDirError(f"{directory} is not empty ({names[0]} is in it); format an empty directory")
+
+
+def write_identity(fs: FileSystem, directory: str, identity: Identity) -> None:
+    """The last step of formatting: from here on the directory is a replica's."""
     document = {
         "format": FORMAT_VERSION,
         "replica_id": identity.replica_id,
@@ -84,17 +102,24 @@ def load_identity(fs: FileSystem, directory: str) -> Identity:
         replica_id, incarnation, disk = numbers
         return Identity(replica_id, incarnation, configuration, disk)
     except (KeyError, ValueError, ConfigError) as broken:
-        raise DataDirError(f"{path} is damaged: {broken}") from broken
+        raise DamagedIdentity(f"{path} is damaged: {broken}") from broken
 
 
 def raise_boot_count(fs: FileSystem, directory: str) -> int:
     """Count this start, durably, before anything else happens."""
-    path = join(directory, BOOT)
-    boot = 1
-    if fs.exists(path):
-        boot = int(str(_unsealed(read_all(fs, path), path).get("boot", 0))) + 1
+    boot = read_boot_count(fs, directory) + 1
     write_atomically(fs, directory, BOOT, _sealed({"boot": boot}))
     return boot
+
+
+def read_boot_count(fs: FileSystem, directory: str) -> int:
+    """How often the replica was started.
+
+    Raises:
+        DamagedIdentity: the count cannot be read.
+    """
+    path = join(directory, BOOT)
+    return int(str(_unsealed(read_all(fs, path), path).get("boot", 0))) if fs.exists(path) else 0
 
 
 def _sealed(document: dict[str, object]) -> bytes:
@@ -105,8 +130,8 @@ def _sealed(document: dict[str, object]) -> bytes:
 def _unsealed(data: bytes, path: str) -> dict[str, object]:
     text, _, rest = data.partition(b"\n")
     if rest.strip() != f"{zlib.crc32(text):08x}".encode():
-        raise DataDirError(f"{path} is damaged: its checksum does not fit; replace the replica from its peers")
+        raise DamagedIdentity(f"{path} is damaged: its checksum does not fit; replace the replica from its peers")
     document = json.loads(text)
     if not isinstance(document, dict):
-        raise DataDirError(f"{path} is damaged: it holds no object")
+        raise DamagedIdentity(f"{path} is damaged: it holds no object")
     return document

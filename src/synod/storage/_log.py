@@ -69,6 +69,8 @@ class Log:
     Args:
         draw_nonce: eight bytes that this machine has not drawn before; the tags of stale sectors must differ.
         segment_bytes: size of a segment; a longer group gets a segment of its own.
+        damage: given by who only looks: takes a sentence for each thing that a start refuses, and nothing on the
+            disk is changed.
     """
 
     def __init__(
@@ -82,8 +84,10 @@ class Log:
         configuration: bytes,
         segment_bytes: int,
         draw_nonce: Callable[[], bytes],
+        damage: list[str] | None = None,
     ) -> None:
         self._fs = fs
+        self._damage = damage
         self._directory = directory
         self._cell_id = cell_id
         self._replica = replica
@@ -114,13 +118,25 @@ class Log:
         for name in names:
             path = join(self._directory, name)
             file = self._fs.open(path)
-            header = SegmentHeader.decode(file.pread(0, SECTOR), path)
             self._next_index = max(self._next_index, int(name[4:20], 16) + 1)
-            self._demand_ours(header, file.size(), path)
+            try:
+                header = SegmentHeader.decode(file.pread(0, SECTOR), path)
+                self._demand_ours(header, file.size(), path)
+            except Corruption as damage:
+                file.close()
+                self._refuse(damage)
+                continue
             found.append(_Segment(header, file, path))
         for k, segment in enumerate(found):
             until = found[k + 1].header.groups_before if k + 1 < len(found) else None
-            self._recover_segment(segment, until)
+            try:
+                self._recover_segment(segment, until)
+            except Corruption as damage:
+                self._refuse(damage)
+                self._number = self._number if until is None else until
+        if self._damage is not None:
+            self._segments = found
+            return
         if found:
             # What a killed process wrote and did not sync is read here out of the kernel's memory: without this it
             # would count as durable (a promise is repeated from it), and a power loss could still take it back.
@@ -130,6 +146,11 @@ class Log:
         self._durable = self._number
         if self._fs.exists(join(self._directory, PREPARED_NAME)):
             self._fs.unlink(join(self._directory, PREPARED_NAME))
+
+    def _refuse(self, damage: Corruption) -> None:
+        if self._damage is None:
+            raise damage
+        self._damage.append(str(damage))
 
     def _demand_ours(self, header: SegmentHeader, size: int, path: str) -> None:
         if size != header.size:
@@ -151,7 +172,7 @@ class Log:
         header = segment.header
         self.promised = max(self.promised, header.promised)
         if header.groups_before != self._number and self._segments_began():
-            raise Corruption(f"{segment.path}: the log segment before this one is missing or ends too early")
+            self._refuse(Corruption(f"{segment.path}: the log segment before this one is missing or ends too early"))
         self._number = header.groups_before
         data = segment.file.pread(0, segment.size)
         offset = BLOCK
@@ -403,6 +424,21 @@ class Log:
             self._places = {s: p for s, p in self._places.items() if id(p.segment) not in gone}
             self._fs.sync_dir(self._directory)
         self.unknown = {unknown: what for unknown, what in self.unknown.items() if unknown > slot}
+
+    @property
+    def segments(self) -> int:
+        """How many there are."""
+        return len(self._segments)
+
+    @property
+    def groups(self) -> int:
+        """How many sync groups are in them."""
+        return self._number - self._segments[0].header.groups_before if self._segments else 0
+
+    @property
+    def slots(self) -> tuple[Slot, Slot] | None:
+        """The lowest and the highest slot that can be read here."""
+        return (min(self._places), max(self._places)) if self._places else None
 
     @property
     def trimmed(self) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from synod.base import Corruption, Slot, invariant
@@ -75,38 +75,82 @@ class SnapshotWriter:
             self._fs.unlink(join(self._directory, TEMPORARY))
 
 
+class SnapshotReader:
+    """A snapshot file on its way from the disk, chunk by chunk, so that a large one need not be in memory twice.
+
+    What `chunks` gives may be relied on only when it has come to its end: the last check is of the whole file.
+
+    Args:
+        read: (offset, size) to bytes, fewer only at the end of the file.
+        size: of the file.
+        path: what messages call it.
+        start: where in the file the snapshot begins.
+
+    Raises:
+        Corruption: the header is damaged or cut short.
+        NotOurs: a newer version wrote it.
+    """
+
+    __slots__ = ("_path", "_read", "_size", "_start", "cell_id", "slot")
+
+    def __init__(self, read: Callable[[int, int], bytes], size: int, path: str, start: int = 0) -> None:
+        self._read = read
+        self._size = size
+        self._path = path
+        self._start = start
+        if size - start < _HEADER.size + _CHUNK.size + _DIGEST_BYTES:
+            raise Corruption(f"{path}: this snapshot is cut short")
+        header = read(start, _HEADER.size)
+        magic, version, self.cell_id, self.slot, crc = _HEADER.unpack(header)
+        if magic != _MAGIC or crc != zlib.crc32(header[:-4]):
+            raise Corruption(f"{path}: the header of this snapshot is damaged")
+        if version > FORMAT_VERSION:
+            raise NotOurs(f"{path} was written by a newer synod (snapshot format {version})")
+
+    def chunks(self) -> Iterator[bytes]:
+        """What was written, in order.
+
+        Raises:
+            Corruption: a chunk is damaged, or one is missing, or too many; the text names it.
+        """
+        read, path = self._read, self._path
+        digest = hashlib.blake2b(read(self._start, _HEADER.size), digest_size=_DIGEST_BYTES)
+        at = self._start + _HEADER.size
+        number = 0
+        while True:
+            head = read(at, _CHUNK.size)
+            if len(head) < _CHUNK.size:
+                raise Corruption(f"{path}: this snapshot is cut short")
+            digest.update(head)
+            length, crc = _CHUNK.unpack(head)
+            at += _CHUNK.size
+            if length == 0:
+                break
+            chunk = read(at, length) if length <= self._size - at else b""
+            if len(chunk) < length or zlib.crc32(chunk) != crc:
+                raise Corruption(f"{path}: chunk {number} of this snapshot, at offset {at}, is damaged")
+            digest.update(chunk)
+            yield chunk
+            number += 1
+            at += length
+        if read(at, _DIGEST_BYTES + 1) != digest.digest():
+            raise Corruption(f"{path}: the digest of this snapshot does not fit")
+
+
 def parse_snapshot(data: bytes, cell_id: bytes, path: str) -> tuple[Slot, list[bytes]]:
     """The slot and the chunks of a snapshot file.
 
     Raises:
         Corruption: it is damaged, cut short, of another cell, or of a newer version.
     """
-    if len(data) < _HEADER.size + _CHUNK.size + _DIGEST_BYTES:
-        raise Corruption(f"{path}: this snapshot is cut short")
-    magic, version, cell, slot, crc = _HEADER.unpack_from(data)
-    if magic != _MAGIC or crc != zlib.crc32(data[: _HEADER.size - 4]):
-        raise Corruption(f"{path}: the header of this snapshot is damaged")
-    if version > FORMAT_VERSION:
-        raise NotOurs(f"{path} was written by a newer synod (snapshot format {version})")
-    if cell != cell_id:
-        raise NotOurs(f"{path} belongs to the cell {cell.hex()}")
-    chunks: list[bytes] = []
-    at = _HEADER.size
-    while True:
-        if len(data) - at < _CHUNK.size:
-            raise Corruption(f"{path}: this snapshot is cut short")
-        length, crc = _CHUNK.unpack_from(data, at)
-        at += _CHUNK.size
-        if length == 0:
-            break
-        chunk = data[at : at + length]
-        if len(chunk) < length or zlib.crc32(chunk) != crc:
-            raise Corruption(f"{path}: chunk {len(chunks)} of this snapshot, at offset {at}, is damaged")
-        chunks.append(chunk)
-        at += length
-    if data[at:] != hashlib.blake2b(data[:at], digest_size=_DIGEST_BYTES).digest():
-        raise Corruption(f"{path}: the digest of this snapshot does not fit")
-    return slot, chunks
+    reader = SnapshotReader(lambda at, size: data[at : at + size], len(data), path)
+    _demand_ours(reader, cell_id, path)
+    return reader.slot, list(reader.chunks())
+
+
+def _demand_ours(reader: SnapshotReader, cell_id: bytes, path: str) -> None:
+    if reader.cell_id != cell_id:
+        raise NotOurs(f"{path} belongs to the cell {reader.cell_id.hex()}")
 
 
 class Snapshots:
@@ -125,7 +169,12 @@ class Snapshots:
 
     def slots(self) -> list[Slot]:
         """The slots of the stored snapshots, rising."""
-        names = self._fs.list_dir(self._directory)
+        return self.stored(self._fs, self._directory)
+
+    @staticmethod
+    def stored(fs: FileSystem, directory: str) -> list[Slot]:
+        """The same for who only looks."""
+        names = fs.list_dir(directory)
         return sorted(int(n[9:25], 16) for n in names if n.startswith("snapshot-") and n.endswith(".snap"))
 
     def load(self, slot: Slot) -> list[bytes]:
@@ -137,11 +186,13 @@ class Snapshots:
         path = join(self._directory, NAME.format(slot))
         file = self._fs.open(path)
         try:
-            found, chunks = parse_snapshot(file.pread(0, file.size()), self._cell_id, path)
+            reader = SnapshotReader(file.pread, file.size(), path)
+            _demand_ours(reader, self._cell_id, path)
+            chunks = list(reader.chunks())
         finally:
             file.close()
-        if found != slot:
-            raise Corruption(f"{path} holds the snapshot of slot {found}")
+        if reader.slot != slot:
+            raise Corruption(f"{path} holds the snapshot of slot {reader.slot}")
         return chunks
 
     def begin(self, slot: Slot) -> None:

@@ -167,9 +167,9 @@ class Store:
                 raise Corruption(f"{warnings[0]}, and no older one is complete; restore the cell from a backup")
             warnings.append(f"{warnings[0]}, and no older one is complete; the peers are asked for the state")
             return chunks, slot, slots[-1], warnings
-        if self._log.trimmed:
+        if self._log.trimmed or self.identity.configuration.begins_at:
             raise Corruption(
-                f"{self._directory}: the log was trimmed behind a snapshot, and there is none; "
+                f"{self._directory}: the log continues a snapshot, and there is none; "
                 f"replace the replica from its peers"
             )
         return [], 0, 0, warnings

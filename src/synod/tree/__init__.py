@@ -28,6 +28,7 @@ from ._batch import (
 )
 from ._limits import VALUE_BYTES_MAX
 from ._session import Session
+from ._snapshot import Summary, summarize
 from ._tree import Sink, Tree
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "VALUE_BYTES_MAX",
     "Session",
     "Sink",
+    "Summary",
     "Tree",
     "UnknownCommand",
     "encode_attach",
@@ -50,4 +52,5 @@ __all__ = [
     "encode_silent",
     "encode_slice",
     "group_header",
+    "summarize",
 ]

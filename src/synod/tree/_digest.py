@@ -19,7 +19,14 @@ from ._znode import Znode
 
 Entity = Znode | Session
 
-_MODULUS_MASK: Final = (1 << 128) - 1
+FROZEN_LEFT_MAX: Final = 5_000
+"""A freeze finishes the one before it at once: 5,000 hashes take some ten milliseconds."""
+
+MODULUS_MASK: Final = (1 << 128) - 1
+
+PERSON_ZNODE: Final = b"znode"
+PERSON_SESSION: Final = b"session"
+PERSON_HEAD: Final = b"head"
 
 
 def hash_of(record: bytes, kind: bytes) -> int:
@@ -30,8 +37,8 @@ def hash_of(record: bytes, kind: bytes) -> int:
 def entity_hash(entity: Entity) -> int:
     """What an entity adds to the digest as it is now."""
     if isinstance(entity, Znode):
-        return hash_of(entity.record(), b"znode")
-    return hash_of(entity.record(), b"session")
+        return hash_of(entity.record(), PERSON_ZNODE)
+    return hash_of(entity.record(), PERSON_SESSION)
 
 
 class Digest:
@@ -88,9 +95,23 @@ class Digest:
         self._frozen, self._dirty = self._dirty, []
         self._at = 0
         self._freeze_before, self._freeze_era = self._freeze_era, era
-        self._head = hash_of(head, b"head")
+        self._head = hash_of(head, PERSON_HEAD)
         self._slot = slot
         self.pending = True
+
+    @property
+    def frozen_slot(self) -> int:
+        """The slot of the last freeze."""
+        return self._slot
+
+    @property
+    def crowded(self) -> bool:
+        """Whether another freeze now would have to hash too much at once."""
+        return len(self._frozen) - self._at > FROZEN_LEFT_MAX
+
+    def let_go(self) -> tuple[list[Entity], list[Entity]]:
+        """The lists that keep entities alive, for whoever takes the whole state apart."""
+        return self._dirty, self._frozen
 
     def step(self, budget: int) -> bool:
         """Hash up to `budget` frozen entities. True while there is more to do."""
@@ -108,7 +129,7 @@ class Digest:
             return True
         self._frozen = []
         self._at = 0
-        self.value = (self._sum + self._head) & _MODULUS_MASK
+        self.value = (self._sum + self._head) & MODULUS_MASK
         self.slot = self._slot
         self.pending = False
         return False
@@ -116,5 +137,5 @@ class Digest:
     def _settle(self, entity: Entity) -> None:
         """Bring the sum up to date for one entity. Doing it twice does no harm."""
         new = entity_hash(entity) if entity.era >= 0 else 0
-        self._sum = (self._sum + new - entity.hash) & _MODULUS_MASK
+        self._sum = (self._sum + new - entity.hash) & MODULUS_MASK
         entity.hash = new

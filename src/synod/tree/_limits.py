@@ -51,3 +51,7 @@ CONTAINERS_REAPED_MAX: Final = 1_000
 
 DIGEST_SLOTS: Final = 1_024
 """The state is digested at every slot that is a multiple of this."""
+
+ZXIDS_PER_MILLISECOND: Final = 128
+"""A cell that begins with a past starts its zxids at wall milliseconds times this. More than 128 writes in every
+millisecond of its life no cell has had, so that fencing tokens go on rising for a store that outlives it."""

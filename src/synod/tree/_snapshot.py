@@ -20,8 +20,8 @@ from typing import Final
 
 from synod.base import Corruption
 
-from ._batch import UnknownCommand, check_level
-from ._digest import Entity
+from ._batch import FEATURE_LEVEL, UnknownCommand, check_level
+from ._digest import MODULUS_MASK, PERSON_HEAD, PERSON_SESSION, PERSON_ZNODE, Entity, hash_of
 from ._znode import Znode
 
 MAGIC: Final = b"synodtree\n"
@@ -263,3 +263,40 @@ class _Stream:
 def _demand(holds: bool, fault: str) -> None:
     if not holds:
         raise Corruption(f"the snapshot of the tree is unusable: {fault}")
+
+
+class Summary:
+    """What a snapshot holds: counted, and hashed as the replicas hash their state.
+
+    `znodes` counts every one, also the reserved one that clients do not see.
+    """
+
+    __slots__ = ("digest", "head", "sessions", "znodes")
+
+    def __init__(self, head: Head, znodes: int, sessions: int, digest: int) -> None:
+        self.head = head
+        self.znodes = znodes
+        self.sessions = sessions
+        self.digest = digest
+
+
+def summarize(chunks: Iterable[bytes]) -> Summary:
+    """Check a snapshot, and compute the digest of the state that it describes, without making that state.
+
+    Raises:
+        Corruption: anything is not as it was written.
+        UnknownCommand: it was written by a version that knows more.
+    """
+    head: Head | None = None
+    counts = {KIND_SESSION: 0, KIND_ZNODE: 0}
+    total = 0
+    for kind, record in read_records(chunks, FEATURE_LEVEL):
+        if kind == KIND_HEAD:
+            head = Head.decode(record)
+            total += hash_of(record, PERSON_HEAD)
+            continue
+        counts[kind] += 1
+        total += hash_of(record, PERSON_ZNODE if kind == KIND_ZNODE else PERSON_SESSION)
+    if head is None:
+        raise Corruption("the snapshot of the tree is unusable: it has no head")
+    return Summary(head, counts[KIND_ZNODE], counts[KIND_SESSION], total & MODULUS_MASK)

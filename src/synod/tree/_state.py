@@ -9,13 +9,13 @@ the set of znodes (children, ephemerals, containers, counts) is kept there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from synod.base import BALLOT_ZERO, Ballot, Corruption, invariant
 
 from ._acl import OPEN_ACL, OPEN_WIRE, READ_ONLY_ACL, Acl, Acls, Identity, scan_entries
-from ._batch import FEATURE_LEVEL, FEATURE_LEVEL_FIRST
+from ._batch import FEATURE_LEVEL, FEATURE_LEVEL_FIRST, PASSWORD_HASH_BYTES
 from ._digest import Digest, Entity, entity_hash, hash_of
 from ._paths import ROOT, parent_path
 from ._scan import Scanner
@@ -33,6 +33,12 @@ SPECIAL: Final = frozenset({ROOT, ZOOKEEPER, QUOTA, CONFIG, FEATURES})
 """May not be deleted. (Only ever asked for membership: its order means nothing.)"""
 
 NO_IDENTITIES: Final[list[Identity]] = []
+
+ENTITIES_PER_STEP: Final = 500
+"""Loading, or freeing, so many znodes takes about a millisecond."""
+
+NO_PASSWORD: Final = bytes(PASSWORD_HASH_BYTES)
+"""The hash of no password that anybody can find."""
 
 ZXID_MAX: Final = 1 << 62
 """Room above for every write that a cell can live to see."""
@@ -234,6 +240,11 @@ class State:
         return self._digest.slot
 
     @property
+    def frozen_slot(self) -> int:
+        """The slot of the last digest that was begun; 0 before the first."""
+        return self._digest.frozen_slot
+
+    @property
     def digest_pending(self) -> bool:
         """Whether `digest_step` has work to do."""
         return self._digest.pending
@@ -276,8 +287,8 @@ class State:
         """Give up the snapshot that is under way."""
         self._walk = None
 
-    def _load(self, chunks: Iterable[bytes]) -> None:
-        """Become the state that a snapshot describes.
+    def _load(self, chunks: Iterable[bytes]) -> Iterator[None]:
+        """Become the state that a snapshot describes, in steps of about a millisecond.
 
         Raises:
             Corruption: the bytes are no whole and sound snapshot; this object is to be thrown away.
@@ -286,6 +297,7 @@ class State:
         self.containers.clear()
         self.data_bytes = 0
         self._digest = Digest()
+        done = 0
         for kind, record in read_records(chunks, self.supported_level):
             if kind == KIND_HEAD:
                 self._load_head(record)
@@ -297,6 +309,9 @@ class State:
                 self._digest.added(session)
             else:
                 self._load_znode(record)
+            done += 1
+            if done % ENTITIES_PER_STEP == 0:
+                yield
         if not all(path in self.nodes for path in sorted(SPECIAL)):
             raise _corruption("a reserved znode is missing")
         for node in self.nodes.values():
@@ -308,6 +323,46 @@ class State:
             if owner not in (0, CONTAINER) and owner not in self.sessions:
                 raise _corruption(f"{path!r} has an owner that is gone")
             self._enter(node, parent)
+            done += 1
+            if done % ENTITIES_PER_STEP == 0:
+                yield
+
+    def dissolve(self) -> Iterator[None]:
+        """Give the memory of a state back that nobody needs any more, in steps of about a millisecond.
+
+        Everything at once takes half a second for a million znodes.
+        """
+        self._walk = None
+        nodes, done = self.nodes, 0
+        while nodes:
+            nodes.popitem()[1].children = None
+            done += 1
+            if done % ENTITIES_PER_STEP == 0:
+                yield
+        for entities in self._digest.let_go():
+            while entities:
+                del entities[-ENTITIES_PER_STEP:]
+                yield
+
+    def begin_anew(self, configuration: bytes) -> None:
+        """Become the first state of another cell, which goes on with these contents.
+
+        What belongs to the replicas of the old cell goes. Its sessions stay until their timeout has passed, for a
+        lock's holder may still believe in its lease; but nobody can resume one: a client that did would not learn
+        that what it did last may be undone. The first leader that opens raises the zxid: see `Tree.apply`.
+        """
+        self.era += 1
+        self.opening_ballot = BALLOT_ZERO
+        self.origins = {}
+        self.configuration = configuration
+        node = self.nodes[CONFIG]
+        self.touch(node)
+        self.data_bytes += len(configuration) - len(node.data or b"")
+        node.data = configuration
+        for session in self.sessions.values():
+            self.touch_session(session)
+            session.password_hash = NO_PASSWORD
+            session.identities = []
 
     def _load_head(self, record: bytes) -> None:
         head = Head.decode(record)

@@ -12,10 +12,10 @@ replica must stop.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final, Protocol
 
-from synod.base import ConfigError, Configuration, invariant, is_change
+from synod.base import BALLOT_ZERO, ConfigError, Configuration, invariant, is_change
 from synod.wire import (
     ERR_AUTH_FAILED,
     ERR_MARSHALLING,
@@ -71,6 +71,7 @@ from ._limits import (
     SESSION_TIMEOUT_MS_MAX,
     SESSIONS_MAX,
     VALUE_BYTES_MAX,
+    ZXIDS_PER_MILLISECOND,
 )
 from ._multi import parse as parse_multi
 from ._multi import run as run_multi
@@ -78,7 +79,7 @@ from ._paths import ROOT, parent_path
 from ._read import Reader, reply
 from ._scan import INT, Scanner
 from ._session import Session
-from ._state import FEATURES, SPECIAL, State
+from ._state import FEATURES, SPECIAL, ZXID_MAX, State
 from ._watches import CHILD, DATA, Watches
 from ._writes import Writer
 from ._znode import STAT_BYTES, Znode, int32, names_bytes, next_version, stat_bytes
@@ -191,9 +192,23 @@ class Tree(State):
             Corruption: the bytes are no whole and sound snapshot.
             UnknownCommand: it was written by a version that knows more: this replica is too old for it.
         """
-        tree = cls(supported_level=supported_level)
-        tree._load(chunks)
+        loading = cls.loading(chunks, supported_level)
+        while (tree := next(loading)) is None:
+            pass
         return tree
+
+    @classmethod
+    def loading(cls, chunks: Iterable[bytes], supported_level: int = FEATURE_LEVEL) -> Iterator[Tree | None]:
+        """The same in steps of about a millisecond: None while there is more to do, and at last the state.
+
+        Raises:
+            Corruption: as `restore`.
+            UnknownCommand: as `restore`.
+        """
+        tree = cls(supported_level=supported_level)
+        for _ in tree._load(chunks):
+            yield None
+        yield tree
 
     @property
     def znodes(self) -> int:
@@ -221,6 +236,7 @@ class Tree(State):
         """
         invariant(slot == self.slot + 1, f"slot {slot} is applied right after slot {slot - 1}, not {self.slot}")
         digest_now = slot % DIGEST_SLOTS == 0
+        restored = self.zxid > 0 and self.opening_ballot == BALLOT_ZERO
         if is_change(batch):
             self._apply_change(slot, batch, sink)
         elif batch:
@@ -234,12 +250,18 @@ class Tree(State):
                     self._apply_liveness(command, sink)
                 elif isinstance(command, Opening):
                     self.opening_ballot = command.ballot
+                    if restored:
+                        # The state had a past in another cell, which may have gone on since: no client and no store
+                        # may have seen a zxid of it that is higher than what is given out from here on.
+                        self.zxid = max(self.zxid + 1, min(parsed.wall_ms * ZXIDS_PER_MILLISECOND, ZXID_MAX >> 1))
                 elif isinstance(command, DigestNow):
                     digest_now = True
                 elif isinstance(command, Raise):
                     self._raise_level(command.level, sink)
         self.slot = slot
-        if digest_now:
+        # A replica that is still busy with much of an earlier digest leaves this one out: after its start, say, when
+        # all is to be hashed. Others have it, and the next one it compares with theirs.
+        if digest_now and not self._digest.crowded:
             self.freeze()
 
     def _apply_change(self, slot: int, value: bytes, sink: Sink) -> None:

@@ -1,0 +1,126 @@
+"""A snapshot that travels to a replica that is far behind survives what happens to the connection."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from synod.base import MILLISECOND, SECOND
+from synod.replica import SnapshotAsk, SnapshotChunk, decode_message
+from synod.sim import Plan, World
+from synod.sim._machine import DIRECTORY, Machine  # a test of the simulator may open its machines
+from synod.sim._network import Network
+
+pytestmark = pytest.mark.slow
+
+PLAN = dataclasses.replace(Plan.calm(replicas=3, clients=3), snapshots=True)
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, SnapshotAsk | SnapshotChunk]]:
+    """Everything that was said about snapshots: who, to whom, what."""
+    said: list[tuple[int, int, SnapshotAsk | SnapshotChunk]] = []
+    send = Network.send
+
+    def spied(self: Network, a: int, b: int, message: bytes) -> None:
+        if message[0] in (69, 70):
+            said.append((a, b, decode_message(message)))
+        send(self, a, b, message)
+
+    monkeypatch.setattr(Network, "send", spied)
+    return said
+
+
+def far_behind() -> tuple[World, Machine]:
+    """A cell in which one replica was away until nobody's log reaches back to where it stands."""
+    world = World(11, PLAN)
+    world.begin()
+    world.run(world.now + 2 * SECOND)
+    away = next(m for m in world.machines.values() if m.replica and m.replica.paxos.role != "leader")
+    slot = away.replica.tree.slot
+    away.kill(power_cut=False)
+    for _ in range(60):
+        world.run(world.now + SECOND)
+        others = [m for m in world.machines.values() if m is not away]
+        if all(m.store.log_start > slot + 1 for m in others):
+            return world, away
+    raise AssertionError("the logs were never trimmed")
+
+
+def run_until_some_has_come(world: World, machine: Machine) -> int:
+    """Until the transfer is in its middle; how many bytes are there."""
+    for _ in range(5_000):
+        download = machine.replica._download
+        if download is not None and download.total and 2 * len(download.data) > download.total:
+            return len(download.data)
+        world.run(world.now + MILLISECOND)
+    raise AssertionError("no transfer was seen")
+
+
+def test_a_broken_transfer_goes_on_where_it_was(told) -> None:
+    """The connection breaks in the middle: the next ask names the offset, and what had come is not sent again."""
+    world, machine = far_behind()
+    machine.start()
+    come = run_until_some_has_come(world, machine)
+    source, slot, total = (
+        machine.replica._download.peer,
+        machine.replica._download.slot,
+        machine.replica._download.total,
+    )
+    del told[:]
+    world.network.disconnect(machine.id, source)
+    for _ in range(100):
+        world.run(world.now + 100 * MILLISECOND)
+        if machine.replica.snapshot_slot >= slot:
+            break
+    assert machine.replica.snapshot_slot == slot
+    asks = [what for a, _, what in told if isinstance(what, SnapshotAsk) and a == machine.id]
+    assert asks
+    assert all((ask.slot, ask.offset >= come) == (slot, True) for ask in asks), asks
+    sent = sum(len(what.data) for _, b, what in told if isinstance(what, SnapshotChunk) and b == machine.id)
+    assert sent <= total - come + 2 * PLAN.options.transfer_chunk_bytes
+    world.demand_progress()
+    world.judge()
+
+
+def test_a_source_that_does_not_come_back_is_given_up(told) -> None:
+    """After ten seconds another replica is asked, from the beginning: its file is another one."""
+    world, machine = far_behind()
+    machine.start()
+    run_until_some_has_come(world, machine)
+    source = world.machines[machine.replica._download.peer]
+    source.kill(power_cut=False)
+    for _ in range(300):
+        world.run(world.now + 100 * MILLISECOND)
+        if machine.replica.tree.slot > 0 and machine.replica._download is None:
+            break
+    assert {b for a, b, what in told if isinstance(what, SnapshotAsk)} == set(world.machines) - {machine.id}
+    source.start()
+    world.demand_progress()
+    world.judge()
+
+
+def test_a_snapshot_of_ones_own_is_given_up_for_one_from_a_peer() -> None:
+    """It would be of a state that is about to go; later ones are taken as before."""
+    world, machine = far_behind()
+    machine.start()
+    run_until_some_has_come(world, machine)
+    replica = machine.replica
+    replica._begin_walk()
+    assert replica._walking is not None
+    for _ in range(100):
+        world.run(world.now + 100 * MILLISECOND)
+        if replica._download is None and replica._installing is None:
+            break
+    taken_over = replica.snapshot_slot
+    assert machine.replica is replica, "it lives"
+    for _ in range(60):
+        world.run(world.now + SECOND)
+        if replica.snapshot_slot > taken_over:
+            break
+    assert replica.snapshot_slot > taken_over, "it takes snapshots again"
+    kept = [n for n in machine.fs.list_dir(DIRECTORY) if n.endswith(".snap")]
+    assert len(kept) <= 2
+    world.demand_progress()
+    world.judge()
