@@ -53,7 +53,10 @@ COMMANDS = [
     "backup",
     "restore",
     "verify",
+    "member",
 ]
+
+MEMBER = ["list", "add", "promote", "remove", "replace"]
 
 
 class Done(NamedTuple):
@@ -122,6 +125,14 @@ def test_help_shows_an_example(run, command):
     assert (done.code, done.err) == (0, "")
     assert re.search(rf"Example: .*synod {command}\b", done.out.decode())
     assert run(command, "-h") == done
+
+
+@pytest.mark.parametrize("command", MEMBER)
+def test_help_of_a_member_command_shows_an_example(run, command):
+    """The commands of the group are commands like the others."""
+    done = run("member", command, "--help")
+    assert (done.code, done.err) == (0, "")
+    assert re.search(rf"Example: synod member {command}\b", done.out.decode())
 
 
 def test_version_says_which_core_runs(run):

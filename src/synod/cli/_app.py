@@ -73,9 +73,9 @@ def format_(
     Example: synod format --new-cell; then, with that cell_id in every config: synod format replica-1.toml
     """
     with reported():
-        if new_cell:
-            import secrets
+        import secrets
 
+        if new_cell:
             typer.echo(secrets.token_hex(16))
             if config is None:
                 return
@@ -85,7 +85,8 @@ def format_(
         from synod.storage import Identity, RealFileSystem, format_directory
 
         loaded = load_config(config, settings or ())
-        format_directory(RealFileSystem(), loaded.data_dir, Identity(loaded.id, 1, loaded.configuration))
+        identity = Identity(loaded.id, loaded.incarnation, loaded.configuration, secrets.randbits(62) + 1)
+        format_directory(RealFileSystem(), loaded.data_dir, identity)
         sys.stderr.write(f"formatted {loaded.data_dir} for replica {loaded.id} of the cell {loaded.cell_id}\n")
 
 
@@ -452,6 +453,120 @@ def verify(
         from ._backup import verify as look
 
         raise SystemExit(look(path, as_json=as_json))
+
+
+# -- members -------------------------------------------------------------------------------------------------
+
+member = typer.Typer(
+    help="Show and change who belongs to a cell, one replica at a time.\n\nExample: synod member list",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(member, name="member")
+
+IdArgument = Annotated[int, typer.Argument(metavar="ID", help="of the replica, 1 to 255")]
+ClientAddressOption = Annotated[
+    str | None, typer.Option("--client", metavar="HOST:PORT", help="where it will serve clients; port 2181 by default")
+]
+HttpAddressOption = Annotated[
+    str | None, typer.Option("--http", metavar="HOST:PORT", help="its HTTP; by default the port after its peers'")
+]
+
+
+def _listens(address: str, client: str | None, http: str | None) -> dict[str, str]:
+    """Where a replica that is reached by its peers at an address will listen."""
+    host, _, port = address.rpartition(":")
+    after = str(int(port) + 1) if port.isdecimal() else port
+    return {"client": client or f"{host}:2181", "http": http or f"{host}:{after}"}
+
+
+@member.command("list")
+def member_list(cell: CellOption = DEFAULT_CELL, as_json: JsonOption = False, timeout: TimeoutOption = 10.0) -> None:
+    """Show the members of the cell, and how far behind the leader each is.
+
+    Example: synod member list --cell 127.0.0.1:2181
+    """
+    with reported():
+        from ._member import show_members
+        from ._operator import find_replicas, operate
+
+        replicas = sorted(find_replicas(cell, timeout), key=lambda replica: not replica.leads)
+        show_members(operate(replicas[0].http, "member-list", {}, timeout), as_json=as_json)
+
+
+@member.command("add")
+def member_add(
+    id_: IdArgument,
+    address: Annotated[str, typer.Argument(metavar="HOST:PORT", help="where its peers will reach it")],
+    observer: Annotated[bool, typer.Option("--observer", help="it serves reads and watches, and never votes")] = False,
+    client: ClientAddressOption = None,
+    http: HttpAddressOption = None,
+    cell: CellOption = DEFAULT_CELL,
+    as_json: JsonOption = False,
+    timeout: TimeoutOption = 10.0,
+) -> None:
+    """Add a replica that does not vote yet, and print its config and the two commands that it needs.
+
+    Example: synod member add 4 127.0.0.1:7004 --client 127.0.0.1:2184 --http 127.0.0.1:8004 > replica-4.toml
+    """
+    with reported():
+        from ._member import change, show_config
+
+        role = "observer" if observer else "learner"
+        asked = {"id": id_, "address": address, "role": role, **_listens(address, client, http)}
+        show_config(change(cell, "member-add", asked, timeout), as_json=as_json)
+
+
+@member.command("promote")
+def member_promote(
+    id_: IdArgument, cell: CellOption = DEFAULT_CELL, as_json: JsonOption = False, timeout: TimeoutOption = 10.0
+) -> None:
+    """Let a replica vote that was added and has caught up.
+
+    Example: synod member promote 4
+    """
+    with reported():
+        from ._member import change, show_members
+
+        show_members(change(cell, "member-promote", {"id": id_}, timeout), as_json=as_json)
+
+
+@member.command("remove")
+def member_remove(
+    id_: IdArgument, cell: CellOption = DEFAULT_CELL, as_json: JsonOption = False, timeout: TimeoutOption = 10.0
+) -> None:
+    """Remove a replica for good; it ends by itself. A leader hands over first.
+
+    Example: synod member remove 2
+    """
+    with reported():
+        from ._member import change, show_members
+
+        show_members(change(cell, "member-remove", {"id": id_}, timeout), as_json=as_json)
+
+
+@member.command("replace")
+def member_replace(
+    id_: IdArgument,
+    address: Annotated[str | None, typer.Option("--address", metavar="HOST:PORT", help="if its peers' changes")] = None,
+    client: ClientAddressOption = None,
+    http: HttpAddressOption = None,
+    cell: CellOption = DEFAULT_CELL,
+    as_json: JsonOption = False,
+    timeout: TimeoutOption = 10.0,
+) -> None:
+    """Re-admit a replica that lost its disk, on an empty one, and print its config; promote it when it caught up.
+
+    Example: synod member replace 2 --client 127.0.0.1:2182 --http 127.0.0.1:8002 > replica-2.toml
+    """
+    with reported():
+        from ._member import change, show_config
+        from ._operator import find_leader, operate
+
+        known = operate(find_leader(cell, timeout).http, "member-list", {}, timeout)["members"]
+        at = address or next((m["address"] for m in known if m["id"] == id_), "127.0.0.1:1")
+        asked = {"id": id_, **({"address": address} if address else {}), **_listens(at, client, http)}
+        show_config(change(cell, "member-replace", asked, timeout), as_json=as_json)
 
 
 # -- work under a lock ---------------------------------------------------------------------------------------

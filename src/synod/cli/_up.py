@@ -106,7 +106,8 @@ class Up:
             self._refuse_taken_ports()
             with self._whole_or_not_at_all():
                 for config in self._make():
-                    format_directory(RealFileSystem(), config.data_dir, Identity(config.id, 1, config.configuration))
+                    identity = Identity(config.id, 1, config.configuration, secrets.randbits(62) + 1)
+                    format_directory(RealFileSystem(), config.data_dir, identity)
             return
         if present != list(self._ids()):
             raise UserError(

@@ -1272,14 +1272,18 @@ class Replica:
             "feature_level": tree.feature_level,
             "supported_level": tree.supported_level,
             "snapshot_slot": self.snapshot_slot,
-            "peers": [
-                {
-                    "id": member.id,
-                    "address": member.address,
-                    "connected": member.id in self._connected,
-                    "lag": paxos.lag(member.id),
-                }
-                for member in self.configuration.members
-                if member.id != self.id
-            ],
+            "peers": self.peers(),
         }
+
+    def peers(self) -> list[dict[str, object]]:
+        """What is known of each other member."""
+        return [
+            {
+                "id": member.id,
+                "address": member.address,
+                "connected": member.id in self._connected,
+                "lag": self.paxos.lag(member.id),
+            }
+            for member in self.configuration.members
+            if member.id != self.id
+        ]

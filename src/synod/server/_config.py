@@ -52,6 +52,11 @@ class Limits:
 class Config:
     """Everything that a replica is told from outside.
 
+    Args:
+        peers: the first configuration of the cell; who joins later is not in it.
+        contacts: members to call instead of `peers`, until the replica knows its cell's members itself.
+        incarnation: which life of its id this is; `synod member` says so when there is a second one.
+
     Raises:
         ConfigError: something is missing, unknown, or contradicts itself; the text names it.
     """
@@ -63,6 +68,8 @@ class Config:
     peer: Address
     http: Address | None
     peers: tuple[Member, ...]
+    contacts: tuple[Member, ...] = ()
+    incarnation: int = 1
     reads: ReadMode = "linearizable"
     timeout_ms_min: int = 4_000
     timeout_ms_max: int = 60_000
@@ -74,6 +81,11 @@ class Config:
     def configuration(self) -> Configuration:
         """The first configuration of the cell."""
         return Configuration(self.cell_id, tuple(sorted(self.peers)))
+
+    @property
+    def known_members(self) -> tuple[Member, ...]:
+        """Whom a replica calls that knows nothing but this config."""
+        return self.contacts or self.peers
 
     @property
     def options(self) -> ReplicaOptions:
@@ -134,7 +146,22 @@ def apply_override(document: dict[str, Any], override: str) -> None:
     table[key] = parsed
 
 
-_TOP: Final = frozenset({"id", "cell_id", "data_dir", "listen", "peers", "reads", "session", "timing", "limits", "tls"})
+_TOP: Final = frozenset(
+    {
+        "id",
+        "cell_id",
+        "contacts",
+        "data_dir",
+        "incarnation",
+        "limits",
+        "listen",
+        "peers",
+        "reads",
+        "session",
+        "timing",
+        "tls",
+    }
+)
 _SESSION: Final = {"timeout_ms_min": (100, 3_600_000), "timeout_ms_max": (100, 3_600_000)}
 _TIMING: Final = {"heartbeat_ms": (10, 10_000), "election_timeout_ms": (50, 60_000)}
 _LIMITS: Final = {
@@ -161,10 +188,12 @@ def parse_config(document: Mapping[str, Any], path: str) -> Config:
     client = _address(listen, "client", path, "listen.")
     peer = _address(listen, "peer", path, "listen.")
     http = _address(listen, "http", path, "listen.") if "http" in listen else None
-    members = _members(document, path)
-    me = next((member for member in members if member.id == id_), None)
-    if me is None:
-        raise ConfigError(f"{path}: [[peers]] does not list this replica's own id {id_}")
+    members = _members(document, path, "peers")
+    if "incarnation" not in document and id_ not in [member.id for member in members]:
+        raise ConfigError(
+            f"{path}: [[peers]] does not list this replica's own id {id_}; one that joins later states its "
+            f"incarnation, as in the config that `synod member add` prints"
+        )
     reads = document.get("reads", "linearizable")
     if reads not in ("linearizable", "sequential"):
         raise ConfigError(f'{path}: reads is "linearizable" or "sequential", not {reads!r}')
@@ -179,6 +208,8 @@ def parse_config(document: Mapping[str, Any], path: str) -> Config:
         peer=peer,
         http=http,
         peers=members,
+        contacts=_members(document, path, "contacts") if "contacts" in document else (),
+        incarnation=_integer({"incarnation": 1, **document}, "incarnation", path, 1, 1 << 30),
         reads=reads,
         limits=Limits(**limits),
         **session,
@@ -195,17 +226,17 @@ def parse_config(document: Mapping[str, Any], path: str) -> Config:
     return config
 
 
-def _members(document: Mapping[str, Any], path: str) -> tuple[Member, ...]:
-    peers = document.get("peers")
+def _members(document: Mapping[str, Any], path: str, key: str) -> tuple[Member, ...]:
+    peers = document.get(key)
     if not isinstance(peers, list) or not peers:
-        raise ConfigError(f"{path}: [[peers]] is missing; it lists the id and address of every replica of the cell")
+        raise ConfigError(f"{path}: [[{key}]] is missing; it lists the id and address of every replica of the cell")
     members = []
     for peer in peers:
         if not isinstance(peer, dict):
-            raise ConfigError(f"{path}: [[peers]] holds tables with id and address")
-        _demand_known(peer, frozenset({"id", "address"}), path, "peers.")
-        address = _address(peer, "address", path, "peers.")
-        members.append(Member(_integer(peer, "id", path, 1, 255, "peers."), str(address)))
+            raise ConfigError(f"{path}: [[{key}]] holds tables with id and address")
+        _demand_known(peer, frozenset({"id", "address"}), path, f"{key}.")
+        address = _address(peer, "address", path, f"{key}.")
+        members.append(Member(_integer(peer, "id", path, 1, 255, f"{key}."), str(address)))
     return tuple(members)
 
 
@@ -250,6 +281,44 @@ def _numbers(
         raise ConfigError(f"{path}: {section} is a section, not {table!r}")
     _demand_known(table, frozenset(known), path, f"{section}.")
     return {key: _integer(table, key, path, *known[key], f"{section}.") for key in table}
+
+
+def joining_config(
+    member: Member, first: Configuration, known: Configuration, config: Config, *, client: str, http: str
+) -> str:
+    """The config of a replica that joins, as the leader, with its own `config`, would write it."""
+
+    def tables(key: str, members: Sequence[Member]) -> list[str]:
+        return [f'[[{key}]]\nid = {m.id}\naddress = "{m.address}"\n' for m in members]
+
+    def section(name: str, **values: int) -> list[str]:
+        return [f"[{name}]\n" + "".join(f"{key} = {value}\n" for key, value in values.items())]
+
+    head = (
+        f'id = {member.id}\ncell_id = "{known.cell_id}"\ndata_dir = "replica-{member.id}"\n'
+        f'incarnation = {member.incarnation}\nreads = "{config.reads}"\n'
+    )
+    listen = f'[listen]\nclient = "{client}"\npeer = "{member.address}"\nhttp = "{http}"\n'
+    others = [other for other in known.members if other.id != member.id]
+    return "\n".join(
+        [
+            head,
+            listen,
+            *section("session", timeout_ms_min=config.timeout_ms_min, timeout_ms_max=config.timeout_ms_max),
+            *section("timing", heartbeat_ms=config.heartbeat_ms, election_timeout_ms=config.election_timeout_ms),
+            *tables("peers", first.members),
+            *tables("contacts", others),
+        ]
+    )
+
+
+def checked_address(text: str, what: str) -> str:
+    """An address that somebody typed, as HOST:PORT on loopback.
+
+    Raises:
+        ConfigError: it is not one; the text says what is wrong with `what`.
+    """
+    return str(_address({what: text}, what, "the request", ""))
 
 
 def _address(table: Mapping[str, Any], key: str, path: str, prefix: str) -> Address:

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Final
 
 from synod import __version__
-from synod.base import MILLISECOND, DataDirError, Micros, Rng, Slot
+from synod.base import MILLISECOND, Change, DataDirError, Micros, Rng, Slot
 from synod.replica import LogRead, Ready, Replica, SnapshotRead, Tree, UnknownCommand
 from synod.storage import File, FileSystem, RealFileSystem, Store, StoreOptions, open_snapshot
 
@@ -69,6 +69,7 @@ class Host:
         fs: the file system; the real one unless given.
         fresh_zxid: where the zxid of an empty cell starts; in memory it must lie past every earlier cell's.
         on_stop: called once, with the reason, when the replica must stop.
+        on_members: called when the members of the cell have changed.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Host:
         config: Config,
         *,
         on_stop: Callable[[str], None],
+        on_members: Callable[[], None] = lambda: None,
         fs: FileSystem | None = None,
         fresh_zxid: int = 0,
         store_options: StoreOptions | None = None,
@@ -83,11 +85,13 @@ class Host:
         self.config = config
         self._on_stop = on_stop
         self._fs = fs or RealFileSystem()
+        self._on_members = on_members
         store = Store.open(
             self._fs,
             config.data_dir,
             cell_id=config.cell_id,
             replica_id=config.id,
+            incarnation=config.incarnation,
             options=store_options,
         )
         self._store = store
@@ -117,6 +121,7 @@ class Host:
         except BaseException:
             store.close()
             raise
+        self._members = self.replica.configuration
         self._loop = asyncio.get_running_loop()
         self.disk = DiskThread(store, self, self._from_disk)
         self._clients: dict[int, ClientConnection] = {}
@@ -151,6 +156,20 @@ class Host:
         gc.freeze()
         if not self._stopped:
             self._loop.call_later(GC_S, self._collect)
+
+    def addresses(self) -> dict[int, str]:
+        """Where the other members are, as far as this replica knows."""
+        replica = self.replica
+        known = {member.id: member.address for member in replica.configuration.members}
+        if not replica.configuration.holds(replica.id, replica.incarnation):
+            known |= {member.id: member.address for member in self.config.known_members}
+        known.pop(replica.id, None)
+        return known
+
+    def change_members(self, change: Change) -> None:
+        """See `Replica.change_members`."""
+        self.replica.change_members(change, monotonic())
+        self.poke()
 
     def hand_over(self) -> None:
         """Let another replica lead, if this one does and another can."""
@@ -258,6 +277,9 @@ class Host:
             for connection in (self._mains.get(peer), self._bulks.get(peer)):
                 if connection is not None:
                     connection.close_gently()
+        if self.replica.configuration is not self._members:
+            self._members = self.replica.configuration
+            self._on_members()
         for conn, data in ready.client_output:
             client = self._clients.get(conn)
             if client is not None and client.transport is not None:
@@ -503,6 +525,15 @@ class Host:
             "readable": replica.can_read,
             "abstaining": replica.paxos.abstaining,
             "voters": len(replica.configuration.voters),
+            "members": len(replica.configuration.members),
+            "synced": {
+                role: sum(
+                    1
+                    for m in replica.configuration.members
+                    if m.id != replica.id and (m.role == "voter") == (role == "followers") and m.id in self._mains
+                )
+                for role in ("followers", "observers")
+            },
             "outstanding": outstanding,
             "received": front.received,
             "sent": front.received - outstanding + front.events,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import json
+import secrets
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,9 +19,20 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from synod.base import MILLISECOND, NotApplied, OutcomeUnknown, SynodError, UserError
+from synod.base import (
+    MILLISECOND,
+    REPLICA_ID_MAX,
+    Change,
+    ConfigError,
+    Configuration,
+    NotApplied,
+    OutcomeUnknown,
+    SynodError,
+    UserError,
+)
 
 from ._backup import backup
+from ._config import checked_address, joining_config
 
 if TYPE_CHECKING:
     from ._host import Host
@@ -39,7 +51,15 @@ class Refused(SynodError):
 def operator_routes(host: Host) -> list[Route]:
     """The actions of one replica."""
     operator = Operator(host)
-    return [_route("transfer-leader", operator.transfer_leader), _backup_route(host)]
+    return [
+        _route("transfer-leader", operator.transfer_leader),
+        _route("member-list", operator.member_list),
+        _route("member-add", operator.member_add),
+        _route("member-promote", operator.member_promote),
+        _route("member-remove", operator.member_remove),
+        _route("member-replace", operator.member_replace),
+        _backup_route(host),
+    ]
 
 
 class Operator:
@@ -65,6 +85,116 @@ class Operator:
         await self.wait(lambda: paxos.role != "leader" and paxos.leader is not None, "another replica that leads")
         return {"from": replica.id, "leader": paxos.leader}
 
+    # -- members -------------------------------------------------------------------------------------------
+
+    async def member_list(self, _: Document) -> Document:
+        """Who the members are, as this replica knows; their lag as the leader does."""
+        return self._members()
+
+    async def member_add(self, asked: Document) -> Document:
+        """A new learner or observer: `id`, `address`, `role`, and where it will serve: `client`, `http`.
+
+        The answer holds its config, besides the members.
+        """
+        id_, address = _id(asked), checked_address(str(asked.get("address", "")), "address")
+        client, http = (checked_address(str(asked.get(key, "")), key) for key in ("client", "http"))
+        role = asked.get("role", "learner")
+        if role not in ("learner", "observer"):
+            raise UserError(f"a replica is added as a learner or as an observer, not as {role!r}")
+        after = await self._change(lambda now: now.added(id_, address, role))
+        return {**self._members(), **self._joins(after, id_, client, http)}
+
+    async def member_promote(self, asked: Document) -> Document:
+        """A learner that has caught up votes from now on: `id`."""
+        id_ = _id(asked)
+        await self._change(lambda now: now.promoted(id_, self._host.replica.disk_of(id_) or 0))
+        return self._members()
+
+    async def member_remove(self, asked: Document) -> Document:
+        """A member leaves: `id`. A leader hands over instead, and says to whom: ask that one."""
+        id_ = _id(asked)
+        if self._leads(id_):
+            self._may_go(lambda now: now.removed(id_))
+            return await self.transfer_leader({})
+        await self._change(lambda now: now.removed(id_))
+        return self._members()
+
+    async def member_replace(self, asked: Document) -> Document:
+        """A member begins anew on an empty disk, as a later incarnation: `id`, and perhaps another `address`."""
+        id_ = _id(asked)
+        given = checked_address(str(asked["address"]), "address") if asked.get("address") else None
+
+        def replaced(now: Configuration) -> Configuration:
+            member = now.member(id_)
+            return now.replaced(id_, given or ("" if member is None else member.address))
+
+        if self._leads(id_):
+            self._may_go(replaced)
+            return await self.transfer_leader({})
+        after = await self._change(replaced)
+        client, http = (checked_address(str(asked.get(key, "")), key) for key in ("client", "http"))
+        return {**self._members(), **self._joins(after, id_, client, http)}
+
+    def _leads(self, id_: int) -> bool:
+        return self._host.replica.id == id_ and self._host.replica.paxos.role == "leader"
+
+    def _may_go(self, wish: Callable[[Configuration], Configuration]) -> None:
+        """Say no before the hand-over, not after it."""
+        try:
+            wish(self._host.replica.configuration)
+        except ConfigError as wrong:
+            raise Refused(str(wrong)) from wrong
+
+    async def _change(self, wish: Callable[[Configuration], Configuration]) -> Configuration:
+        """Have the members changed; gives those that are.
+
+        Raises:
+            Refused: it cannot be, or was not; nothing was changed.
+            OutcomeUnknown: it may or may not come.
+        """
+        host, replica = self._host, self._host.replica
+        if replica.paxos.role != "follower":
+            await self.wait(lambda: replica.paxos.serving or replica.paxos.role == "follower", "a leader that serves")
+        before = replica.configuration
+        try:
+            after = wish(before)
+            change = Change(after, before.digest(), secrets.token_bytes(16))
+            host.change_members(change)
+        except ConfigError as wrong:
+            raise Refused(str(wrong)) from wrong
+        await self.wait(lambda: replica.fate_of(change) != "open", "a quorum for the change")
+        fate = replica.fate_of(change)
+        if fate == "made":
+            return after
+        if fate == "void":
+            raise Refused("another replica took the lead meanwhile; nothing was changed, ask again")
+        raise OutcomeUnknown("this replica fell behind meanwhile: `synod member list` shows whether it was done")
+
+    def _members(self) -> Document:
+        replica = self._host.replica
+        status = {peer["id"]: peer for peer in replica.peers()}
+        return {
+            "generation": replica.configuration.generation,
+            "leader": replica.paxos.leader,
+            "members": [
+                {
+                    "id": m.id,
+                    "role": m.role,
+                    "incarnation": m.incarnation,
+                    "address": m.address,
+                    "connected": m.id == replica.id or bool(status[m.id]["connected"]),
+                    "lag": 0 if m.id == replica.paxos.leader else status.get(m.id, {}).get("lag"),
+                }
+                for m in replica.configuration.members
+            ],
+        }
+
+    def _joins(self, after: Configuration, id_: int, client: str, http: str) -> Document:
+        member = after.member(id_)
+        assert member is not None
+        config = joining_config(member, self._host.replica.first, after, self._host.config, client=client, http=http)
+        return {"id": id_, "incarnation": member.incarnation, "config": config}
+
     async def wait(self, condition: Callable[[], bool], what: str, timeouts: int = 4) -> None:
         """Wait for something that the core shows but does not announce.
 
@@ -78,6 +208,13 @@ class Operator:
             if loop.time() >= until:
                 raise OutcomeUnknown(f"{what} was waited for {wait_s:g} s in vain; look at `synod status`")
             await asyncio.sleep(LOOK_S)
+
+
+def _id(asked: Document) -> int:
+    id_ = asked.get("id")
+    if not isinstance(id_, int) or isinstance(id_, bool) or not 1 <= id_ <= REPLICA_ID_MAX:
+        raise UserError(f"an id is a whole number from 1 to {REPLICA_ID_MAX}, not {id_!r}")
+    return id_
 
 
 def _route(name: str, action: Action) -> Route:

@@ -173,7 +173,7 @@ async def dial(host: Host, peer: int, address: str, *, bulk: bool) -> None:
         try:
             await connection.closed
         except asyncio.CancelledError:
-            connection.close()
+            connection.close_gently()  # perhaps it is no member any more, and what it is told last must arrive
             raise
         wait = REDIAL_FIRST_S if connection.peer is not None else min(2 * wait, REDIAL_MAX_S)
         await asyncio.sleep(wait)

@@ -49,6 +49,7 @@ class Server:
         self._fresh_zxid = fresh_zxid
         self._store_options = store_options
         self._tasks: list[asyncio.Task[None]] = []
+        self._dials: dict[tuple[int, bool], tuple[str, asyncio.Task[None]]] = {}
         self._listeners: list[asyncio.Server] = []
         self._sockets: list[socket.socket] = []
         self._stop_reason: asyncio.Future[str] | None = None
@@ -83,6 +84,7 @@ class Server:
             host = self._host = Host(
                 self.config,
                 on_stop=on_stop,
+                on_members=self._dial_members,
                 fs=self._fs,
                 fresh_zxid=self._fresh_zxid,
                 store_options=self._store_options,
@@ -98,15 +100,25 @@ class Server:
         peers: Callable[[], Any] = lambda: PeerConnection(host)  # noqa: E731
         self._listeners.append(await loop.create_server(clients, sock=sockets[0], backlog=1024))
         self._listeners.append(await loop.create_server(peers, sock=sockets[1]))
-        for member in host.replica.configuration.members:
-            if member.id < self.config.id:
-                for bulk in (False, True):
-                    self._spawn(dial(host, member.id, member.address, bulk=bulk))
+        self._dial_members()
         if self.config.http is not None:
             from ._admin import admin_server
 
             server, listening = admin_server(host, sockets[2])
             self._spawn(server.serve(listening))
+
+    def _dial_members(self) -> None:
+        """Keep two connections to every member with a lower id, at its present address, and to nobody else."""
+        wanted = {id_: address for id_, address in self.host.addresses().items() if id_ < self.config.id}
+        for key, (address, task) in list(self._dials.items()):
+            if wanted.get(key[0]) != address:
+                del self._dials[key]
+                task.cancel()
+        for id_, address in wanted.items():
+            for bulk in (False, True):
+                if (id_, bulk) not in self._dials:
+                    work = dial(self.host, id_, address, bulk=bulk)
+                    self._dials[id_, bulk] = (address, asyncio.get_running_loop().create_task(work))
 
     def _spawn(self, work: Awaitable[None]) -> None:
         async def run() -> None:
@@ -130,9 +142,10 @@ class Server:
             await self._host.stop()
         else:
             self._host.close()
-        for task in self._tasks:
+        tasks = [*self._tasks, *(task for _, task in self._dials.values())]
+        for task in tasks:
             task.cancel()
-        for task in self._tasks:
+        for task in tasks:
             with contextlib.suppress(asyncio.CancelledError, OSError):
                 await task
         for sock in self._sockets:  # the admin server, when it is cancelled, leaves its own open

@@ -116,7 +116,7 @@ def answer(word: bytes, status: Mapping[str, object], clients: Sequence[ClientLi
     if not status["readable"]:
         return b"This ZooKeeper instance is not currently serving requests\n"
     mode = {"leader": "leader", "follower": "follower"}.get(str(status["role"]), "observer")
-    if status["voters"] == 1:
+    if status["members"] == 1:
         mode = "standalone"
     if word == b"mntr":
         return _lines(_monitored(status, mode), "\t")
@@ -175,11 +175,13 @@ def _monitored(status: Mapping[str, object], mode: str) -> dict[str, object]:
         "zk_synod_http": status["http"],
     }
     if mode == "leader":
-        peers = status["peers"]
+        peers, synced = status["peers"], status["synced"]
         assert isinstance(peers, list)
+        assert isinstance(synced, dict)
         found["zk_quorum_size"] = status["voters"]
         found["zk_learners"] = len(peers)
-        found["zk_synced_followers"] = sum(peer["connected"] for peer in peers)
+        found["zk_synced_followers"] = synced["followers"]
+        found["zk_synced_observers"] = synced["observers"]
     return found
 
 

@@ -104,6 +104,7 @@ class Store:
         *,
         cell_id: str,
         replica_id: int,
+        incarnation: int | None = None,
         options: StoreOptions | None = None,
     ) -> Store:
         """Open a formatted directory, lock it, count the start, and read what it holds.
@@ -125,6 +126,11 @@ class Store:
             raise DataDirError(
                 f"{directory} belongs to replica {identity.replica_id}, the config is that of replica {replica_id}; "
                 f"check data_dir and id"
+            )
+        if incarnation is not None and identity.incarnation != incarnation:
+            raise DataDirError(
+                f"{directory} belongs to incarnation {identity.incarnation} of replica {replica_id}, the config says "
+                f"{incarnation}; a new incarnation needs an empty directory: move the old one away, and format again"
             )
         return cls(fs, directory, identity, options or StoreOptions())
 

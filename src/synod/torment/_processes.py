@@ -111,7 +111,9 @@ class Replicas:
                 f'peer = "127.0.0.1:{self._peers[i]}"\nhttp = "127.0.0.1:{self._http[i]}"\n{settings}{peers}'
             )
             loaded = load_config(str(config))
-            format_directory(RealFileSystem(), loaded.data_dir, Identity(i, 1, loaded.configuration))
+            format_directory(
+                RealFileSystem(), loaded.data_dir, Identity(i, 1, loaded.configuration, secrets.randbits(62))
+            )
 
     # -- one replica ---------------------------------------------------------------------------------------
 

@@ -1,0 +1,246 @@
+"""A cell whose members change while clients work: real processes, real disks, and the commands of an operator."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+import tomllib
+from collections.abc import Iterator
+
+import pytest
+from bench.peers import free_ports
+from kazoo.client import KazooClient
+from kazoo.exceptions import KazooException
+
+from _cells import PATIENCE_S, SETTINGS, SYNOD, RealCell, sentence, synod, wait_for
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+class Cell(RealCell):
+    """A cell of three that an operator may change; replica I is number I - 1, however many there have been."""
+
+    def member(self, *arguments: str, code: int = 0) -> dict:
+        """Run `synod member ...` with --json; what it printed."""
+        done = synod("member", *arguments, "--json", cell=self.hosts)
+        assert done.returncode == code, done.stderr
+        return json.loads(done.stdout) if code == 0 else {"said": sentence(done.stderr)}
+
+    def leader_id(self) -> int:
+        return self.wait_leader() + 1
+
+    def add(self, id_: int, *options: str) -> None:
+        """A new replica, made as its own config and the two commands below it say."""
+        client, peer, http = free_ports(3)
+        listens = ("--client", f"127.0.0.1:{client}", "--http", f"127.0.0.1:{http}")
+        answer = self.member("add", str(id_), f"127.0.0.1:{peer}", *listens, *options)
+        config = self.directory / f"replica-{id_}.toml"
+        config.write_text(answer["config"])
+        assert synod("format", str(config)).returncode == 0
+        self.processes.add([*SYNOD, "serve", str(config)])
+        self.ports.append(client)
+        self.http_ports.append(http)
+        self.replicas += 1
+        self.processes.start(id_ - 1)
+        wait_for(lambda: self.role(id_ - 1) in ("learner", "observer"), f"replica {id_} that answers")
+
+    def caught_up(self, id_: int) -> bool:
+        found = next(m for m in self.member("list")["members"] if m["id"] == id_)
+        return found["lag"] is not None and found["lag"] <= 64
+
+    def promote(self, id_: int) -> None:
+        wait_for(lambda: self.caught_up(id_), f"replica {id_} that has caught up")
+        self.member("promote", str(id_))
+        wait_for(lambda: self.role(id_ - 1) in ("follower", "leader"), f"replica {id_} that votes")
+
+    def voters(self) -> list[int]:
+        return [m["id"] for m in self.member("list")["members"] if m["role"] == "voter"]
+
+
+@pytest.fixture
+def cell(tmp_path) -> Iterator[Cell]:
+    """A cell of its own, as its members will be others."""
+    with Cell(tmp_path, settings=SETTINGS) as running:
+        running.wait_settled()
+        yield running
+        for number in range(running.replicas):
+            assert "Traceback" not in running.whole_output(number)
+
+
+class Load:
+    """Clients of kazoo's that write without a pause and remember what was acknowledged."""
+
+    def __init__(self, cell: Cell, clients: int = 3) -> None:
+        self.acknowledged: list[set[str]] = [set() for _ in range(clients)]
+        self._ending = threading.Event()
+        self._clients = [KazooClient(cell.hosts, timeout=10) for _ in range(clients)]
+        for client in self._clients:
+            client.start(timeout=PATIENCE_S)
+        self._clients[0].ensure_path("/load")
+        self._threads = [threading.Thread(target=self._write, args=(i,)) for i in range(clients)]
+        for thread in self._threads:
+            thread.start()
+
+    def _write(self, i: int) -> None:
+        count = 0
+        while not self._ending.is_set():
+            count += 1
+            name = f"c{i}-{count}"
+            try:
+                self._clients[i].create(f"/load/{name}", b"x")
+            except KazooException:
+                self._ending.wait(0.05)  # the outcome is unknown: it may be there or not
+            else:
+                self.acknowledged[i].add(name)
+
+    def move_to(self, hosts: str) -> None:
+        """The cell's addresses are others now."""
+        for client in self._clients:
+            client.set_hosts(hosts)
+
+    def goes_on(self) -> None:
+        """Every client gets something acknowledged that it asks from now on."""
+        before = [len(done) for done in self.acknowledged]
+        for i, had in enumerate(before):
+            wait_for(lambda i=i, had=had: len(self.acknowledged[i]) > had + 2, f"client {i} that gets on")
+
+    def end(self) -> None:
+        """Stop; everything that was acknowledged is there."""
+        self._ending.set()
+        for thread in self._threads:
+            thread.join(PATIENCE_S)
+        there = set(self._clients[0].get_children("/load"))
+        for done in self.acknowledged:
+            assert done
+            assert done <= there, "an acknowledged write is lost"
+        for client in self._clients:
+            client.stop()
+            client.close()
+
+
+def test_three_grow_to_five_the_leader_goes_and_a_wiped_replica_is_replaced(cell: Cell) -> None:
+    """The whole of it, under load: nothing that was acknowledged is lost, and clients stay."""
+    load = Load(cell)
+    for id_ in (4, 5):
+        cell.add(id_)
+        cell.promote(id_)
+        load.goes_on()
+    assert cell.voters() == [1, 2, 3, 4, 5]
+    load.move_to(cell.hosts)
+    # The leader is removed: it hands over first, and ends by itself.
+    gone = cell.leader_id()
+    answer = cell.member("remove", str(gone))
+    assert gone not in [m["id"] for m in answer["members"]]
+    process = cell.processes.running[gone - 1]
+    assert process is not None
+    wait_for(lambda: process.poll() is not None, "the end of the replica that was removed")
+    assert "it was removed from the cell" in cell.whole_output(gone - 1)
+    cell.processes.running[gone - 1] = None
+    load.goes_on()
+    # Another one loses its disk: formatted anew it is refused, under its old incarnation.
+    wiped = next(id_ for id_ in cell.voters() if id_ != cell.leader_id())
+    config = cell.directory / f"replica-{wiped}.toml"
+    cell.processes.kill(wiped - 1)
+    shutil.rmtree(cell.directory / f"replica-{wiped}")
+    assert synod("format", str(config)).returncode == 0
+    cell.processes.start(wiped - 1)
+    wait_for(lambda: f"synod member replace {wiped}" in cell.whole_output(wiped - 1), "what is to be done")
+    load.goes_on()
+    # It is re-admitted under a new one.
+    cell.processes.kill(wiped - 1)
+    shutil.rmtree(cell.directory / f"replica-{wiped}")
+    listens = ("--client", f"127.0.0.1:{cell.ports[wiped - 1]}", "--http", f"127.0.0.1:{cell.http_ports[wiped - 1]}")
+    answer = cell.member("replace", str(wiped), *listens)
+    assert answer["incarnation"] == 2
+    config.write_text(answer["config"])
+    assert synod("format", str(config)).returncode == 0
+    cell.processes.start(wiped - 1)
+    cell.promote(wiped)
+    assert len(cell.voters()) == 4
+    load.goes_on()
+    load.end()
+    digests = {
+        cell.status(number)["digest"]
+        for number, process in enumerate(cell.processes.running)
+        if process is not None and cell.status(number)["digest_slot"] == cell.status(cell.wait_leader())["digest_slot"]
+    }
+    assert len(digests) == 1
+
+
+def test_an_observer_serves_and_a_cell_of_three_stays_one_of_three(cell: Cell) -> None:
+    """It answers reads and takes writes for the leader, and nobody waits for it."""
+    cell.add(4, "--observer")
+    wait_for(lambda: cell.role(3) == "observer" and cell.serving(), "an observer that serves")
+    client = KazooClient(f"127.0.0.1:{cell.ports[3]}", timeout=10)
+    client.start(timeout=PATIENCE_S)
+    client.create("/seen", b"by all")
+    assert client.get("/seen")[0] == b"by all"
+    assert b"zk_server_state\tobserver" in client.command(b"mntr").encode()
+    client.stop()
+    client.close()
+    said = cell.member("promote", "4", code=1)["said"]
+    assert said == "replica 4 is an observer, which never votes: only a learner can be promoted"
+    cell.processes.kill(3)
+    assert cell.voters() == [1, 2, 3]
+
+
+def test_what_the_cell_refuses_changes_nothing(cell: Cell) -> None:
+    """One sentence each; the members are as before."""
+    before = cell.member("list")
+    taken = next(m["address"] for m in before["members"] if m["id"] == 2)
+    for arguments, code, said in (
+        (("add", "2", "127.0.0.1:7999"), 1, "replica 2 is a member already"),
+        (("add", "9", taken), 1, f"replica 2 is at {taken}; two replicas cannot have one address"),
+        (("add", "9", "10.0.0.1:7999"), 2, "leaves loopback"),
+        (("add", "300", "127.0.0.1:7999"), 2, "an id is a whole number from 1 to 255, not 300"),
+        (("add", "9", "nowhere"), 2, "HOST:PORT"),
+        (("promote", "9"), 1, "there is no replica 9 in this cell; its members are 1, 2, 3"),
+        (("promote", "2"), 1, "replica 2 is a voter already"),
+        (("remove", "9"), 1, "there is no replica 9 in this cell"),
+        (("replace", "9"), 1, "there is no replica 9 in this cell"),
+    ):
+        assert said in cell.member(*arguments, code=code)["said"], arguments
+    leader = cell.leader_id()
+    down, other = (id_ for id_ in (1, 2, 3) if id_ != leader)
+    cell.processes.kill(down - 1)
+    wait_for(
+        lambda: not all(m["connected"] for m in cell.member("list")["members"]), "a connection that is seen to end"
+    )
+    wait_for(lambda: "no quorum" in cell.member("remove", str(other), code=1)["said"], "the refusal")
+    after = cell.member("list")
+    assert after["generation"] == before["generation"] == 0
+    assert [m["role"] for m in after["members"]] == ["voter"] * 3
+
+
+def test_a_learner_that_is_not_there_is_not_promoted(cell: Cell) -> None:
+    """A voter that nobody has ever seen would only be missed."""
+    cell.member("add", "4", "127.0.0.1:1", "--client", "127.0.0.1:2", "--http", "127.0.0.1:3")
+    assert "replica 4 is not connected" in cell.member("promote", "4", code=1)["said"]
+    assert cell.voters() == [1, 2, 3]
+    assert [m["id"] for m in cell.member("remove", "4")["members"]] == [1, 2, 3]
+    again = tomllib.loads(
+        cell.member("add", "4", "127.0.0.1:1", "--client", "127.0.0.1:2", "--http", "127.0.0.1:3")["config"]
+    )
+    assert again["incarnation"] == 2, "whoever was removed does not come back as he was"
+
+
+def test_who_calls_before_it_was_added_is_told_what_to_do(cell: Cell, tmp_path) -> None:
+    """The sentence stands in its own log, and it goes on calling."""
+    known = tomllib.loads((cell.directory / "replica-1.toml").read_text())
+    client, peer, http = free_ports(3)
+    config = tmp_path / "early.toml"
+    peers = "".join(f'[[peers]]\nid = {p["id"]}\naddress = "{p["address"]}"\n' for p in known["peers"])
+    config.write_text(
+        f'id = 4\ncell_id = "{known["cell_id"]}"\ndata_dir = "early"\nincarnation = 1\n[listen]\n'
+        f'client = "127.0.0.1:{client}"\npeer = "127.0.0.1:{peer}"\nhttp = "127.0.0.1:{http}"\n{peers}'
+    )
+    assert synod("format", str(config)).returncode == 0
+    cell.processes.add([*SYNOD, "serve", str(config)])
+    cell.ports.append(client)
+    cell.http_ports.append(http)
+    cell.replicas += 1
+    cell.processes.start(3)
+    wait_for(lambda: "`synod member add 4 ADDRESS` makes it one" in cell.whole_output(3), "the sentence")
+    cell.member("add", "4", f"127.0.0.1:{peer}", "--client", f"127.0.0.1:{client}", "--http", f"127.0.0.1:{http}")
+    cell.promote(4)
