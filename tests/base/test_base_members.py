@@ -129,6 +129,9 @@ def test_a_change_of_other_members_than_these_changes_nothing() -> None:
     one, two = FIRST.removed(1), FIRST.removed(2)
     assert FIRST.after(value(FIRST, one)) == one
     assert one.after(value(FIRST, two)) is one
+    # One step from here as well, but it was meant to follow another one.
+    other = FIRST.added(5, "127.0.0.1:7005")
+    assert GROWN.after(value(other, other.added(4, "127.0.0.1:7004"))) is GROWN
 
 
 def test_no_configuration_comes_twice() -> None:

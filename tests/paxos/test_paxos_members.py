@@ -9,7 +9,7 @@ import pytest
 from paxos_cell import Cell, Disk, configuration_of
 
 from synod.base import MILLISECOND, SECOND, Ballot, Change, Entry, InvariantViolation, is_change
-from synod.paxos import Accept, Accepted, Fetch, HeartbeatAck, PaxosOptions, Prepare, Promise
+from synod.paxos import Accept, Accepted, Chosen, Fetch, HeartbeatAck, PaxosOptions, Prepare, Promise
 
 FOUR_IN_FLIGHT = PaxosOptions(in_flight_slots_max=4)
 
@@ -113,6 +113,10 @@ def test_a_removed_replica_learns_it_from_the_leader_that_lets_it_go() -> None:
     cell.change(1, cell.elect(1).configuration.removed(3))
     cell.settle()
     assert not cell.up[3].votes
+    first = next(at for at, (_, _, m) in enumerate(cell.sent) if isinstance(m, Prepare) and m.from_slot == 3)
+    before = [m for a, b, m in cell.sent[:first] if (a, b) == (1, 3) and isinstance(m, Chosen)]
+    assert before
+    assert before[-1].mark == 2, "it is told before anything else happens: its connection may end now"
     cell.forget()
     cell.crash(1)
     cell.advance(3 * SECOND)

@@ -85,6 +85,27 @@ def test_three_grow_to_five_and_one_that_is_wiped_is_replaced() -> None:
     end(world)
 
 
+def test_a_first_member_that_comes_after_a_change_is_to_be_readmitted() -> None:
+    """Its empty disk may be a wiped one that voted for members whom it does not know."""
+    world = World(7, CALM)
+    late = world.machines[3]
+    for machine in (world.machines[1], world.machines[2]):
+        machine.start()
+    world.run(world.now + 2 * SECOND)
+    make(world, world.members.added(4, "127.0.0.1:7004"))
+    late.start()
+    world.run(world.now + 3 * SECOND)
+    assert late.replica is not None
+    assert not late.refused, "nobody has ever seen it vote"
+    assert not late.replica.admitted
+    assert late.replica.paxos.abstaining
+    late.hurt = True
+    make(world, world.members.replaced(3, "127.0.0.1:7003"))
+    world.run(world.now + 3 * SECOND)
+    promote(world, late)
+    assert late.replica.paxos.votes
+
+
 def test_a_promoted_replica_that_is_wiped_votes_no_more_whoever_remembers_it() -> None:
     """Its disk is not the one that was promoted: everybody can see that, even who never met it before."""
     world = busy()
