@@ -8,10 +8,12 @@ import sys
 import threading
 
 import pytest
+import uvloop
 
 import synod
 from client.client_systems import ManualClock, Relay, expire, wait_for_children, wait_until
 from synod.base import (
+    MILLISECOND,
     SECOND,
     BadVersion,
     ConfigError,
@@ -27,7 +29,7 @@ from synod.base import (
     SynodError,
     UserError,
 )
-from synod.client import Check, Create, Delete, SetData, Unavailable
+from synod.client import Cell, Check, Create, Delete, SetData, Unavailable
 
 TIMEOUT_MS = 8_000
 LEASE = TIMEOUT_MS * 1_000 * 15 // 16
@@ -447,6 +449,22 @@ async def test_a_lease_counts_from_the_send_time_of_the_last_answered_ping(local
     with pytest.raises(LockLost, match="not heard from in time"):
         lease.check()
     assert lease.lost.is_set()
+
+
+def test_a_deadline_that_has_passed_is_met_on_uvloop_too(local_hosts):
+    """The handle that uvloop gives for a timer that is due at once does not know its time."""
+
+    async def rely_twice_on_an_overdue_session() -> None:
+        clock = ManualClock()
+        async with Cell(local_hosts, session_timeout_ms=TIMEOUT_MS, clock=clock) as cell:
+            clock.advance(TIMEOUT_MS * MILLISECOND // 2)
+            first, second = cell.lease("one"), cell.lease("another")
+            await wait_until(lambda: cell.lease_deadline > clock.monotonic() + LEASE // 2, "the answer to a ping")
+            assert not first.lost.is_set()
+            assert not second.lost.is_set()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(rely_twice_on_an_overdue_session())
 
 
 async def test_a_lease_that_lapsed_stays_lost_though_the_session_lives(local_hosts, relay, client):

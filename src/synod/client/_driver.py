@@ -42,6 +42,7 @@ class Driver:
         self._protocol: _Protocol | None = None
         self._dialling: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0  # not asked of the timer: uvloop's does not know it, when it is due at once
         self._flush_due = False
 
     def now(self) -> Micros:
@@ -106,9 +107,10 @@ class Driver:
             wait = min(wait, _GUARDED_TICK)
         at = self._loop.time() + wait / SECOND
         if self._timer is not None:
-            if self._timer.when() <= at:
+            if self._timer_at <= at:
                 return
             self._timer.cancel()
+        self._timer_at = at
         self._timer = self._loop.call_at(at, self._tick)
 
     def _tick(self) -> None:
