@@ -16,6 +16,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 import _peers
 from synod.server import is_compiled
+from synod.torment import spaces_possible
 
 hypothesis.settings.register_profile("house", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("house")
@@ -25,6 +26,7 @@ PRESENT: dict[str, Callable[[], bool]] = {
     "etcd": lambda: shutil.which("etcd") is not None,
     "strace": lambda: shutil.which("strace") is not None,
     "root": lambda: os.geteuid() == 0,
+    "namespaces": lambda: spaces_possible() is None,
     "compiled": lambda: _peers.COMPILED_PYTHON.exists(),
     "pure": lambda: not is_compiled(),
 }

@@ -654,6 +654,10 @@ def torment(
     replicas: Annotated[int, typer.Option("--replicas", min=3, max=7, help="how many replicas")] = 3,
     seed: Annotated[int | None, typer.Option("--seed", help="of the faults and of the clients")] = None,
     faults: Annotated[str | None, typer.Option("--faults", metavar="NAME,...", help="only these")] = None,
+    network: Annotated[
+        Literal["proxy", "namespaces"],
+        typer.Option("--network", help="what lies between the replicas; namespaces lose packets, and need root"),
+    ] = "proxy",
     cell: Annotated[
         str | None, typer.Option("--cell", metavar="HOSTS", help="load and judge this cell, and do it no harm")
     ] = None,
@@ -668,7 +672,7 @@ def torment(
     with reported():
         from synod.torment import Options, command
 
-        options = Options(seconds, replicas, seed, faults, cell, history, check, as_json)
+        options = Options(seconds, replicas, seed, faults, network, cell, history, check, as_json)
         raise SystemExit(command(options))
 
 

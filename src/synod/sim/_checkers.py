@@ -31,12 +31,14 @@ def exclusive(holdings: Sequence[Holding]) -> str | None:
         by_lock.setdefault(holding.lock, []).append(holding)
     for lock, held in sorted(by_lock.items()):
         held.sort(key=lambda h: (h.since, h.until))
+        longest = held[0]  # of those so far, the one that ends last: it need not be the one before
         for before, after in pairwise(held):
-            if after.since < before.until and after.client != before.client:
+            if after.since < longest.until and after.client != longest.client:
                 return (
-                    f"{lock} was held by client {before.client} until {before.until} and by client {after.client} "
+                    f"{lock} was held by client {longest.client} until {longest.until} and by client {after.client} "
                     f"from {after.since}"
                 )
+            longest = max(longest, after, key=lambda h: h.until)
             if after.token < before.token or (after.token == before.token and after.client != before.client):
                 return f"{lock} was given the token {after.token} after the token {before.token}"
     return None

@@ -3,7 +3,7 @@
 Each line has `at`: microseconds of one monotonic clock, from the start of the run. An attempt is a line with `call`
 before it is sent, and at most one more with the same `id` when its answer came: `ok` (what was answered), `refused`
 (it did not happen, and never will) or `unknown` (it may have happened, or may still). Without any of them it was
-under way when the run ended. All other lines have `event`.
+under way when the run ended. All other lines have `event`; the last one of a whole history is `end`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -96,33 +97,39 @@ class History:
         self._file.flush()
 
 
-def read_history(path: Path) -> list[Record]:
-    """The lines of a history.
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A history that was read.
+
+    Args:
+        records: its lines.
+        ended: whether the run that wrote it came to its end.
+        notes: what whoever reads the verdict should know.
+    """
+
+    records: list[Record]
+    ended: bool
+    notes: tuple[str, ...] = ()
+
+
+def read_history(path: Path) -> Recorded:
+    """The lines of a history; one that was cut off is judged as far as it goes.
 
     Raises:
-        UserError: it cannot be read, or is no whole history.
+        UserError: it cannot be read, or is no history.
     """
     try:
-        data = path.read_bytes()
+        file = path.open("rb")
     except OSError as failure:
         raise UserError(f"the history {path} cannot be read: {failure.strerror}") from failure
     records: list[Record] = []
-    lines = data.split(b"\n")
-    tail = lines.pop()
-    if tail:
-        raise UserError(
-            f"{path}: the last line, number {len(lines) + 1}, is cut off in the middle, so the run that wrote it did not end "
-            f"as it should; nothing was judged: take that line away to judge what is before it"
-        )
-    for number, line in enumerate(lines, 1):
-        try:
-            record = json.loads(line)
-            sound = isinstance(record, dict) and isinstance(record["at"], int) and ("event" in record or "id" in record)
-        except (ValueError, KeyError):
-            sound = False
-        if not sound:
-            raise UserError(f"{path}: line {number} is no line of a history; nothing was judged")
-        records.append(record)
+    notes = []
+    with file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):
+                notes.append(f"the last line, number {number}, is cut off in the middle: it was left out")
+                break
+            records.append(_record(path, number, line))
     first = records[0] if records else {}
     if first.get("event") != "torment":
         raise UserError(f"{path} is no history of `synod torment`: its first line does not say so; nothing was judged")
@@ -131,4 +138,18 @@ def read_history(path: Path) -> list[Record]:
             f"{path} has the format {first.get('format')}, and this version reads {FORMAT}: judge it with the version "
             f"that wrote it; nothing was judged"
         )
-    return records
+    ended = records[-1].get("event") == "end"
+    if not ended:
+        notes.append("the run that wrote this did not come to its end: what is judged is what it saw")
+    return Recorded(records, ended, tuple(notes))
+
+
+def _record(path: Path, number: int, line: bytes) -> Record:
+    try:
+        record: Record = json.loads(line)
+        sound = isinstance(record, dict) and isinstance(record["at"], int) and ("event" in record or "id" in record)
+    except (ValueError, KeyError):
+        sound = False
+    if not sound:
+        raise UserError(f"{path}: line {number} is no line of a history; nothing was judged")
+    return record

@@ -120,7 +120,7 @@ def judge(records: Sequence[Record], *, steps_max: int = STEPS_MAX) -> Verdict:
         "what was acknowledged is there at the end, once": _kept,
         "a watch tells of a change before a reply shows it": _watches,
         "replicas have equal digests at equal slots": _digests,
-        "no replica ends by itself": _ends,
+        "no replica ends by itself, or goes on with a disk that failed": _ends,
         "once all faults are healed, everybody comes on": _progress,
     }
     verdict = Verdict()
@@ -176,28 +176,54 @@ def _searched(facts: Facts, steps_max: int) -> tuple[int, list[str]]:
 
 
 def _locks(facts: Facts) -> tuple[int, list[str]]:
-    """A holding is from the answer to the last moment at which the lock's own check passed."""
-    got = {a.id: a for a in facts.attempts["lock"] if a.answer is not None}
-    held: dict[str, list[Holding]] = defaultdict(list)
-    for event in facts.events["held"]:
-        a = got.pop(event["id"])
-        assert a.answer is not None
-        held[a.key].append(Holding(a.key, a.client, a.answer["token"], a.returned, event["until"]))
-    for a in got.values():
-        assert a.answer is not None
-        held[a.key].append(Holding(a.key, a.client, a.answer["token"], a.returned, a.returned))
-    return sum(map(len, held.values())), _exclusive(held)
+    """A holding is proven from the answer to the last moment at which the lock's own check passed."""
+    until = {event["id"]: event["until"] for event in facts.events["held"]}
+    return _owners(facts.attempts["lock"], "token", until)
 
 
-def _exclusive(held: dict[str, list[Holding]]) -> list[str]:
+def _owners(attempts: Sequence[Attempted], number: str, until: dict[int, int]) -> tuple[int, list[str]]:
+    """Things that one client has at a time, with a number that rises from one to the next."""
+    by_key: dict[str, list[Attempted]] = defaultdict(list)
+    for a in attempts:
+        if a.answer is not None:
+            by_key[a.key].append(a)
     breaches = []
-    for key, holdings in sorted(held.items()):
-        wrong = exclusive(holdings)
+    for key, got in sorted(by_key.items()):
+        wrong = exclusive(
+            [
+                Holding(key, a.client, _of(a, number), a.returned, until[a.id])
+                for a in got
+                if until.get(a.id, 0) >= a.returned  # else nothing proves that it was still held when that was known
+            ]
+        )
         if wrong:
             breaches.append(f"{wrong} (microseconds)")
-        tokens = [h.token for h in holdings]
-        breaches += [f"{key}: the token {token} was given twice" for token in _twice(tokens)]
-    return breaches
+        breaches += [f"{key}: the {number} {n} was given twice" for n in _twice([_of(a, number) for a in got])]
+        breaches += [
+            f"{key}: id {a.id} was given the {number} {_of(a, number)}, and {n} had been given before it was asked for"
+            for a, n in _falling(got, number)
+        ]
+    return sum(map(len, by_key.values())), breaches
+
+
+def _falling(attempts: Sequence[Attempted], number: str) -> list[tuple[Attempted, int]]:
+    """Those whose number is below one that was known to somebody before they were asked for, and that number."""
+    done = sorted(attempts, key=lambda a: a.returned)
+    found = []
+    at = highest = 0
+    for a in sorted(attempts, key=lambda a: a.called):
+        while at < len(done) and done[at].returned < a.called:
+            highest = max(highest, _of(done[at], number))
+            at += 1
+        if _of(a, number) < highest:
+            found.append((a, highest))
+    return found
+
+
+def _of(a: Attempted, number: str) -> int:
+    """A number in an answer."""
+    assert a.answer is not None
+    return int(a.answer[number])
 
 
 def _twice(numbers: Sequence[int]) -> list[int]:
@@ -205,13 +231,9 @@ def _twice(numbers: Sequence[int]) -> list[int]:
 
 
 def _ephemerals(facts: Facts) -> tuple[int, list[str]]:
-    created = {a.id: a for a in facts.attempts["create"] if a.answer is not None}
-    held: dict[str, list[Holding]] = defaultdict(list)
-    breaches = []
-    for event in facts.events["owned"]:
-        a = created[event["id"]]
-        assert a.answer is not None
-        held[a.key].append(Holding(a.key, a.client, a.answer["czxid"], a.returned, max(a.returned, event["until"])))
+    until = {event["id"]: event["until"] for event in facts.events["owned"]}
+    examined, breaches = _owners(facts.attempts["create"], "czxid", until)
+    created = {a.id: a for a in facts.attempts["create"]}
     for event in facts.events["vanished"]:
         a = created[event["id"]]
         breaches.append(
@@ -220,7 +242,7 @@ def _ephemerals(facts: Facts) -> tuple[int, list[str]]:
         )
     for final in facts.events["final"]:
         breaches += [f"{path} is there at the end, and its session is over" for path in final.get("ephemerals", ())]
-    return len(created), breaches + _exclusive(held)
+    return examined, breaches
 
 
 def _counters(facts: Facts) -> tuple[int, list[str]]:
@@ -229,21 +251,14 @@ def _counters(facts: Facts) -> tuple[int, list[str]]:
         adds[a.key].append(a)
     breaches: list[str] = []
     for key, attempts in sorted(adds.items()):
-        acked = sorted((a for a in attempts if a.answer is not None), key=lambda a: a.called)
+        acked = [a for a in attempts if a.answer is not None]
         maybe = sum(a.answer is None and a.refused is None for a in attempts)
-        values = [a.answer["value"] for a in acked if a.answer is not None]
+        values = [_of(a, "value") for a in acked]
         breaches += [f"{key}: two additions were told that they made it {value}" for value in _twice(values)]
-        done = sorted(acked, key=lambda a: a.returned)
-        at = highest = 0
-        for a in acked:
-            while at < len(done) and done[at].returned < a.called:
-                highest = max(highest, (done[at].answer or {})["value"])
-                at += 1
-            value = (a.answer or {})["value"]
-            if value <= highest:
-                breaches.append(
-                    f"{key}: id {a.id} made it {value}, and {highest} had been answered before it was asked"
-                )
+        breaches += [
+            f"{key}: id {a.id} made it {_of(a, 'value')}, and {value} had been answered before it was asked"
+            for a, value in _falling(acked, "value")
+        ]
         for final in facts.events["final"]:
             value = final["counters"].get(key)
             if value is not None and not len(acked) <= value <= len(acked) + maybe:
@@ -319,7 +334,7 @@ def _digests(facts: Facts) -> tuple[int, list[str]]:
         if len(found) > 1
     ]
     begun = facts.events["torment"][0]
-    if facts.events["healed"] and begun.get("replicas") and not facts.events["equal"]:
+    if facts.events["end"] and begun["replicas"] and not facts.events["equal"]:
         breaches.append("the replicas were never seen at one slot after all faults were healed")
     return len(facts.events["digest"]), breaches
 
@@ -330,8 +345,13 @@ def _ends(facts: Facts) -> tuple[int, list[str]]:
         for record in facts.events["ended"]
     ]
     breaches += [
-        f"replica {record['replica']} went on for {record['seconds']:.1f} s after its disk had refused to sync"
+        f"replica {record['replica']} went on for {record['seconds']:.1f} s after its disk had failed"
         for record in facts.events["went-on"]
+    ]
+    breaches += [
+        f"replica {record['replica']} asked its disk {record['times']} times for {record['calls']}, though the first had "
+        f"failed"
+        for record in facts.events["tried-again"]
     ]
     return len(facts.events["started"]), breaches
 

@@ -185,16 +185,17 @@ class Locks(Worker):
             return
         self.successes += 1
         self.history.ok(id_, token=token)
-        until = self.history.now()
+        until: int | None = None
         try:
             for _ in range(self.rng.randrange(1, 8)):
-                await asyncio.sleep(self.rng.uniform(0.001, 0.03))
                 before = self.history.now()
                 lock.check()
                 until = before
+                await asyncio.sleep(self.rng.uniform(0.001, 0.03))
         except LockLost:
             pass
-        self.history.event("held", id=id_, until=until)
+        if until is not None:
+            self.history.event("held", id=id_, until=until)
         await lock.release()
 
 

@@ -6,36 +6,44 @@ Read `run`, then `_fault` and the methods below it, one for each class.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import random
 import shutil
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
 from synod.base import UserError
 
 from ._history import History
+from ._network import CLIENTS, Link, Network
 from ._plan import FAULTS, Planned
 from ._processes import STOP_S, Replicas
-from ._wires import CLIENTS, Link, Wires
 
-NEEDS_STRACE: Final = ("sync-error", "slow-disk")
+NEEDS_STRACE: Final = ("sync-error", "write-error", "slow-disk", "disk-hang")
 NEEDS_ROOT: Final = ("disk-full",)
 
 NOTICED_S: Final = 8.0
 """In so much time something is synced: every replica takes part in each write."""
 
-WENT_ON_S: Final = 2.0
-"""A replica whose disk refused to sync ends far sooner; a busy machine is given this much."""
+WENT_ON_S: Final = 10.0
+"""A replica whose disk refused it ends far sooner; a busy machine is given this much."""
 
 DELAY_S: Final = (0.005, 0.25)
+LOST: Final = (0.02, 0.3)
+"""The share of what is sent."""
+
 SYNC_S: Final = (0.02, 0.4)
+JUMPS_S: Final = (2.0, 3_600.0, 86_400.0, 10 * 365 * 86_400.0)
+LET_GO_S: Final = 5.0
 EXIT_UNAVAILABLE: Final = 3
+
+SYNCS: Final = "fsync,fdatasync"
+WRITES: Final = "pwrite64"
 
 
 def possible(fault: str) -> str | None:
@@ -47,22 +55,27 @@ def possible(fault: str) -> str | None:
     return None
 
 
-def chosen(wanted: str | None) -> tuple[list[str], dict[str, str]]:
+def chosen(wanted: str | None, missing: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
     """The classes to use, and those left out with the reason.
+
+    Args:
+        wanted: names with commas between; None is all that can be had.
+        missing: what cannot be had for other reasons than `possible` knows.
 
     Raises:
         UserError: one that was asked for is unknown, or cannot be had here.
     """
+    out = {fault: why for fault in FAULTS if (why := missing.get(fault) or possible(fault)) is not None}
     if wanted is None:
-        missing = {fault: why for fault in FAULTS if (why := possible(fault)) is not None}
-        return [fault for fault in FAULTS if fault not in missing], missing
+        return [fault for fault in FAULTS if fault not in out], out
     faults = list(dict.fromkeys(name.strip() for name in wanted.split(",") if name.strip()))
     for fault in faults:
         if fault not in FAULTS:
             raise UserError(f"--faults: there is no fault {fault!r}; there are {', '.join(FAULTS)}")
-        why = possible(fault)
-        if why is not None:
-            raise UserError(f"--faults: {fault} cannot be had here: {why}; leave it out")
+        if fault in out:
+            raise UserError(f"--faults: {fault} cannot be had here: {out[fault]}; leave it out")
+    if not faults:
+        raise UserError(f"--faults names none; there are {', '.join(FAULTS)}")
     return faults, {}
 
 
@@ -71,20 +84,20 @@ class Nemesis:
 
     Args:
         replicas: running.
-        wires: theirs.
+        network: theirs.
         history: is told of each fault.
         plan: the faults in order of time.
         scratch: a directory for notes.
     """
 
     def __init__(
-        self, replicas: Replicas, wires: Wires, history: History, plan: Sequence[Planned], scratch: Path
+        self, replicas: Replicas, network: Network, history: History, plan: Sequence[Planned], scratch: Path
     ) -> None:
         self.fired: Counter[str] = Counter()
         self.skipped: Counter[str] = Counter()
         self.now = ""
         self._replicas = replicas
-        self._wires = wires
+        self._network = network
         self._history = history
         self._plan = plan
         self._scratch = scratch
@@ -97,12 +110,18 @@ class Nemesis:
             "partition": self._partition,
             "one-way": self._one_way,
             "isolate": self._isolate,
+            "chain": self._chain,
+            "loss": self._loss,
             "delay": self._delay,
             "restart": self._restart,
             "power": self._power,
             "answers": self._answers,
-            "sync-error": self._sync_error,
+            "transfer": self._transfer,
+            "clock": self._clock,
+            "sync-error": lambda planned: self._disk_error(planned, SYNCS),
+            "write-error": lambda planned: self._disk_error(planned, WRITES),
             "slow-disk": self._slow_disk,
+            "disk-hang": self._disk_hang,
             "disk-full": self._disk_full,
         }
         assert self._faults.keys() == FAULTS.keys()
@@ -121,9 +140,9 @@ class Nemesis:
 
     async def heal(self) -> None:
         """Nothing is wrong any more, and every replica runs."""
-        self._wires.heal()
+        self._network.heal()
         for i in tuple(self._tracing):
-            self._untrace(i)
+            await self._untrace(i)
         for i in self._replicas.small_disks:
             self._replicas.empty_disk(i)
         self._note_ends()
@@ -250,15 +269,29 @@ class Nemesis:
             await self._replicas.wait_ready(NOTICED_S, [i])
         return bool(done)
 
-    # -- wires ---------------------------------------------------------------------------------------------
+    async def _transfer(self, planned: Planned) -> bool:
+        leader = await self._replicas.leader()
+        if leader is None or leader in self._busy:
+            return False
+        self._tell(planned, replica=leader)
+        return await self._replicas.hand_over(leader)
+
+    async def _clock(self, planned: Planned) -> bool:
+        i = self._replicas.ids[int(planned.pick * len(self._replicas.ids))]
+        seconds = JUMPS_S[int(planned.strength * len(JUMPS_S))] * (1 if planned.drop else -1)
+        self._tell(planned, replica=i, seconds=seconds)
+        self._replicas.jump(i, seconds)
+        return True
+
+    # -- the network ---------------------------------------------------------------------------------------------
 
     async def _cut(self, planned: Planned, links: set[Link], **what: object) -> bool:
         self._tell(planned, drop=planned.drop, **what)
-        self._wires.cut(links, drop=planned.drop and planned.strength < 0.5)
+        self._network.cut(links, drop=planned.drop and planned.strength < 0.5)
         try:
             await asyncio.sleep(planned.lasts)
         finally:
-            self._wires.mend(links, drop=planned.drop)
+            self._network.mend(links, drop=planned.drop)
         return True
 
     async def _partition(self, planned: Planned) -> bool:
@@ -288,35 +321,56 @@ class Nemesis:
         links = {link for j in self._replicas.ids if j != leader for link in ((leader, j), (j, leader))}
         return await self._cut(planned, links, replica=leader)
 
+    async def _chain(self, planned: Planned) -> bool:
+        """No two replicas agree on who is there, and each of them may hear a quorum, or one alone may."""
+        ids = list(self._replicas.ids)
+        random.Random(planned.pick).shuffle(ids)
+        row = planned.strength < 0.5
+        joined = set(pairwise(ids)) if row else {(ids[0], j) for j in ids[1:]}
+        links = {(a, b) for a in ids for b in ids if a != b and (a, b) not in joined and (b, a) not in joined}
+        return await self._cut(planned, links, row=ids) if row else await self._cut(planned, links, star=ids)
+
+    async def _loss(self, planned: Planned) -> bool:
+        i, others = await self._one_and_others(planned)
+        ids = [i, *others]
+        links = {(a, b) for a in ids for b in ids if a != b and (planned.strength < 0.5 or i in (a, b))}
+        share = LOST[0] + planned.pick * (LOST[1] - LOST[0])
+        self._tell(planned, share=round(share, 3), of="all" if planned.strength < 0.5 else i)
+        self._network.lose(links, share)
+        try:
+            await asyncio.sleep(planned.lasts)
+        finally:
+            self._network.lose(links, 0)
+        return True
+
     async def _delay(self, planned: Planned) -> bool:
         i, others = await self._one_and_others(planned)
         ids = [i, *others]
         links = {(a, b) for a in ids for b in ids if a != b and (planned.strength < 0.5 or i in (a, b))}
         seconds = DELAY_S[0] + planned.pick * (DELAY_S[1] - DELAY_S[0])
         self._tell(planned, ms=round(seconds * 1000), of="all" if planned.strength < 0.5 else i)
-        self._wires.delay(links, seconds, seconds)
+        self._network.delay(links, seconds, seconds)
         try:
             await asyncio.sleep(planned.lasts)
         finally:
-            self._wires.delay(links, 0, 0)
+            self._network.delay(links, 0, 0)
         return True
 
     async def _answers(self, planned: Planned) -> bool:
         i, _ = await self._one_and_others(planned)
         self._tell(planned, replica=i, drop=planned.drop)
-        self._wires.cut({(i, CLIENTS)}, drop=False)
+        self._network.cut({(i, CLIENTS)}, drop=False)
         try:
             await asyncio.sleep(planned.lasts)
         finally:
-            self._wires.mend({(i, CLIENTS)}, drop=planned.drop)
+            self._network.mend({(i, CLIENTS)}, drop=planned.drop)
         return True
 
     # -- disks ---------------------------------------------------------------------------------------------
 
-    def _trace(self, i: int, inject: str) -> Path:
-        """Attach strace to a replica and let it meddle with each sync."""
+    def _trace(self, i: int, calls: str, inject: str) -> Path:
+        """Attach strace to a replica and let it meddle with each of these calls."""
         notes = self._scratch / f"strace-{i}-{time.monotonic_ns()}"
-        calls = "fsync,fdatasync"
         meddle = ["-e", f"trace={calls}", "-e", f"inject={calls}:{inject}"]
         self._tracing[i] = subprocess.Popen(
             ["strace", "-f", "-qq", "-o", str(notes), *meddle, "-p", str(self._replicas.pid(i))],
@@ -327,25 +381,27 @@ class Nemesis:
         )
         return notes
 
-    def _untrace(self, i: int) -> None:
+    async def _untrace(self, i: int) -> None:
+        """Let go of it; without holding up the clients, who live on the same loop."""
         tracer = self._tracing.pop(i, None)
         if tracer is None:
             return
         tracer.terminate()
-        try:
-            tracer.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            tracer.kill()
-            tracer.wait()
+        until = time.monotonic() + LET_GO_S
+        while tracer.poll() is None:
+            if time.monotonic() > until:
+                tracer.kill()
+                tracer.wait()
+            await asyncio.sleep(0.02)
 
-    async def _sync_error(self, planned: Planned) -> bool:
+    async def _disk_error(self, planned: Planned, calls: str) -> bool:
         target = await self._target(planned)
         if target is None:
             return False
         i, leads = target
         try:
             self._replicas.expect_end(i)
-            notes = self._trace(i, "error=EIO")
+            notes = self._trace(i, calls, "error=EIO")
             until = time.monotonic() + NOTICED_S
             refused: float | None = None
             while (code := await self._replicas.wait_ended(i, 0.05)) is None and time.monotonic() < until:
@@ -353,36 +409,43 @@ class Nemesis:
                     refused = time.monotonic()
                     until = refused + WENT_ON_S
                     self._tell(planned, replica=i, leads=leads)
-            self._untrace(i)
-            refused_at_all = refused is not None or _injected(notes)
-            if refused is None and refused_at_all:
+            await self._untrace(i)
+            times = _injected(notes)
+            if refused is None and times:
                 self._tell(planned, replica=i, leads=leads)
             if code is None:
                 if refused is not None:
                     self._history.event("went-on", replica=i, seconds=time.monotonic() - refused)
                 self._replicas.kill(i)
-            elif code != EXIT_UNAVAILABLE or not refused_at_all:
+            elif code != EXIT_UNAVAILABLE or not times:
                 self._history.event("ended", replica=i, code=code, said=self._replicas.last_words(i))
+            if times > 1:
+                self._history.event("tried-again", replica=i, times=times, calls=calls)
             await asyncio.sleep(planned.lasts)
             self._start(i)
         finally:
             self._busy.discard(i)
-        return refused_at_all
+        return times > 0
 
     async def _slow_disk(self, planned: Planned) -> bool:
+        return await self._late_disk(planned, SYNC_S[0] + planned.strength * (SYNC_S[1] - SYNC_S[0]))
+
+    async def _disk_hang(self, planned: Planned) -> bool:
+        return await self._late_disk(planned, planned.lasts)
+
+    async def _late_disk(self, planned: Planned, seconds: float) -> bool:
         target = await self._target(planned)
         if target is None:
             return False
         i, leads = target
-        seconds = SYNC_S[0] + planned.strength * (SYNC_S[1] - SYNC_S[0])
         try:
             self._tell(planned, replica=i, leads=leads, ms=round(seconds * 1000))
-            notes = self._trace(i, f"delay_enter={round(seconds * 1e6)}")
+            notes = self._trace(i, SYNCS, f"delay_enter={round(seconds * 1e6)}")
             await asyncio.sleep(planned.lasts)
-            self._untrace(i)
+            await self._untrace(i)
         finally:
             self._busy.discard(i)
-        return _injected(notes)
+        return _injected(notes) > 0
 
     async def _disk_full(self, planned: Planned) -> bool:
         target = await self._target(planned, self._replicas.small_disks)
@@ -390,7 +453,8 @@ class Nemesis:
             return False
         i, leads = target
         try:
-            if not self._replicas.fill_disk(i):
+            # One that is about to start could not: it needs room for the number of this start, and says so.
+            if await self._replicas.status(i) is None or not self._replicas.fill_disk(i):
                 return False
             self._tell(planned, replica=i, leads=leads)
             await asyncio.sleep(planned.lasts)
@@ -403,14 +467,16 @@ class Nemesis:
 
     def stop(self) -> None:
         """Leave no helper behind."""
-        for i in tuple(self._tracing):
-            with contextlib.suppress(ProcessLookupError):
-                self._untrace(i)
+        for tracer in self._tracing.values():
+            tracer.kill()
+            tracer.wait()
+        self._tracing.clear()
 
 
-def _injected(notes: Path) -> bool:
-    """Whether strace did what it was asked to, at least once."""
+def _injected(notes: Path) -> int:
+    """How often strace did what it was asked to."""
     try:
-        return "(INJECTED)" in notes.read_text(errors="replace") or "(DELAYED)" in notes.read_text(errors="replace")
+        told = notes.read_text(errors="replace")
     except OSError:
-        return False
+        return 0
+    return told.count("(INJECTED)") + told.count("(DELAYED)")

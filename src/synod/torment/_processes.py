@@ -9,26 +9,24 @@ import functools
 import json
 import os
 import random
+import re
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from synod.base import SynodError
 
-from ._wires import Wires
-
-PORTS: Final = (10_000, 30_000)
-"""Below the range from which the kernel draws the local ends of connections: a replica that comes back must find its
-port free."""
+from . import _clocked
+from ._network import Network
 
 PR_SET_PDEATHSIG: Final = 1
 STATUS_S: Final = 1.0
+HAND_OVER_S: Final = 5.0
 STOP_S: Final = 15.0
 DISK_BYTES: Final = 2 << 30
 """What a small disk in memory has while it is not full."""
@@ -39,64 +37,83 @@ SETTINGS: Final = {
 }
 """Short sessions, so that some end in every run, and many snapshots."""
 
+EPOCH_NS: Final = 10**17
+"""A machine may have been up for three years."""
+
+DRIFT: Final = 30_000
+"""Millionths by which the speed of a replica's clock may be off: half of what the margin of a client's lease allows."""
+
+LEADS: Final = re.compile(r" election: replica \d+ leads with ballot ")
+REASONS: Final = {
+    "silence": re.compile(r" election: replica \d+ was silent$"),
+    "closed connection": re.compile(r" election: the connection to replica \d+ closed$"),
+    "hand-over": re.compile(r" election: replica \d+ hands over$"),
+}
+"""What replicas write into their logs of why somebody else should lead."""
+
 
 class NotStarted(SynodError):
     """A process did not come up."""
 
 
 class Replicas:
-    """A cell below one directory, behind wires.
+    """A cell below one directory, in a network.
 
     Args:
         directory: an empty one.
         count: how many.
-        wires: not started yet; each replica gets two places to listen in it.
+        network: not started yet.
+        seed: of the replicas' clocks.
         small_disks: these keep their data in a file system of their own, whose size can be changed (needs root).
+        python: what runs the replicas.
     """
 
-    def __init__(self, directory: Path, count: int, wires: Wires, small_disks: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        count: int,
+        network: Network,
+        *,
+        seed: int = 0,
+        small_disks: Sequence[int] = (),
+        python: Sequence[str] = (sys.executable,),
+    ) -> None:
         self.ids = range(1, count + 1)
         self.small_disks = tuple(small_disks)
         self._directory = directory
+        self._network = network
+        self._python = tuple(python)
+        self._rng = random.Random(f"{seed}/clocks")
         self._running: dict[int, subprocess.Popen[bytes]] = {}
         self._mounted: list[Path] = []
         self._expected: set[int] = set()
-        ports = free_ports(3 * count)
-        self._clients = dict(zip(self.ids, ports, strict=False))
-        self._peers = dict(zip(self.ids, ports[count:], strict=False))
-        self._http = dict(zip(self.ids, ports[2 * count :], strict=False))
-        self._fronts: dict[int, int] = {}
-        peer_fronts: dict[int, int] = {}
-        for i in self.ids:
-            for fronts, real, peers in ((self._fronts, self._clients, False), (peer_fronts, self._peers, True)):
-                sock = socket.create_server(("127.0.0.1", 0))
-                fronts[i] = sock.getsockname()[1]
-                wires.listen(sock, i, real[i], peers=peers)
-        self._format(peer_fronts)
+        self._wall_ns = dict.fromkeys(self.ids, 0)
+        self._places = network.lay(self.ids)
+        self._format()
 
     @property
     def hosts(self) -> str:
-        """Where clients reach the cell, by way of the wires."""
-        return ",".join(f"127.0.0.1:{port}" for port in self._fronts.values())
+        """Where clients reach the cell."""
+        return ",".join(place.client_front for place in self._places.values())
 
     def host(self, i: int) -> str:
         """Where one replica itself listens."""
-        return f"127.0.0.1:{self._clients[i]}"
+        return self._places[i].client
 
     def _home(self, i: int) -> Path:
         return self._directory / f"replica-{i}"
 
-    def _format(self, peer_fronts: dict[int, int]) -> None:
+    def _format(self) -> None:
         from synod.server import load_config
         from synod.storage import Identity, RealFileSystem, format_directory
 
         cell_id = secrets.token_hex(16)
-        peers = "".join(f'[[peers]]\nid = {i}\naddress = "127.0.0.1:{port}"\n' for i, port in peer_fronts.items())
+        peers = "".join(f'[[peers]]\nid = {i}\naddress = "{place.peer_front}"\n' for i, place in self._places.items())
         settings = "".join(
             f"[{section}]\n" + "".join(f"{key} = {value}\n" for key, value in keys.items())
             for section, keys in SETTINGS.items()
         )
-        for i in self.ids:
+        for i, place in self._places.items():
             home = self._home(i)
             home.mkdir(mode=0o700, parents=True)
             if i in self.small_disks:
@@ -107,8 +124,8 @@ class Replicas:
             data = "disk/data" if i in self.small_disks else "data"
             config = home / "synod.toml"
             config.write_text(
-                f'id = {i}\ncell_id = "{cell_id}"\ndata_dir = "{data}"\n[listen]\nclient = "{self.host(i)}"\n'
-                f'peer = "127.0.0.1:{self._peers[i]}"\nhttp = "127.0.0.1:{self._http[i]}"\n{settings}{peers}'
+                f'id = {i}\ncell_id = "{cell_id}"\ndata_dir = "{data}"\n[listen]\nclient = "{place.client}"\n'
+                f'peer = "{place.peer}"\nhttp = "{place.http}"\n{settings}{peers}'
             )
             loaded = load_config(str(config))
             format_directory(
@@ -118,17 +135,36 @@ class Replicas:
     # -- one replica ---------------------------------------------------------------------------------------
 
     def start(self, i: int) -> None:
-        """Run it, or run it again; from the main thread, since the child lives no longer than the thread."""
+        """Run it, or run it again; from the main thread, since the child lives no longer than the thread.
+
+        Each start is on a machine of its own, as far as the monotonic clock goes.
+        """
         self._expected.discard(i)
+        _clocked.write_clock(
+            self._clock(i),
+            wall_ns=self._wall_ns[i],
+            epoch_ns=self._rng.randrange(EPOCH_NS),
+            rate=_clocked.MILLION + self._rng.randint(-DRIFT, DRIFT),
+        )
         with (self._home(i) / "log").open("ab") as log:
             self._running[i] = subprocess.Popen(
-                [sys.executable, "-m", "synod", "serve", str(self._home(i) / "synod.toml")],
+                # -P: what stands beside _clocked.py is no module of the replica.
+                [*self._python, "-P", _clocked.__file__, self._clock(i), "serve", self._home(i) / "synod.toml"],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # Ctrl-C is for us: we stop them in order
-                preexec_fn=functools.partial(_killed_with, os.getpid()),
+                preexec_fn=functools.partial(_become_child, os.getpid(), self._network.enter(i)),
             )
+
+    def _clock(self, i: int) -> Path:
+        return self._home(i) / "clock"
+
+    def jump(self, i: int, seconds: float) -> None:
+        """Let its wall clock show so much more than it did."""
+        self._wall_ns[i] += round(seconds * 1e9)
+        with self._clock(i).open("r+b") as file:
+            file.write(self._wall_ns[i].to_bytes(8, "little", signed=True))
 
     def pid(self, i: int) -> int:
         """Its process id."""
@@ -181,6 +217,17 @@ class Replicas:
         said = [line.removeprefix("synod: ") for line in lines[-40:] if line.startswith("synod: ")]
         return said[-1] if said else lines[-1] if lines else "nothing"
 
+    def elections(self) -> tuple[int, dict[str, int]]:
+        """How often one began to lead, and the reasons that replicas had to hold an election."""
+        led = 0
+        reasons = dict.fromkeys(REASONS, 0)
+        for i in self.ids:
+            for line in (self._home(i) / "log").read_text(errors="replace").splitlines():
+                led += LEADS.search(line) is not None
+                for reason, pattern in REASONS.items():
+                    reasons[reason] += pattern.search(line) is not None
+        return led, reasons
+
     # -- its disk ------------------------------------------------------------------------------------------
 
     def fill_disk(self, i: int) -> bool:
@@ -215,12 +262,19 @@ class Replicas:
         """Whether it hears a leader with a quorum."""
         return await self._ask(i, "/readyz") is not None
 
-    async def _ask(self, i: int, path: str) -> bytes | None:
+    async def hand_over(self, i: int) -> bool:
+        """Ask it to let another one lead; whether it did."""
+        return await self._ask(i, "/operator/transfer-leader", "POST", HAND_OVER_S) is not None
+
+    async def _ask(self, i: int, path: str, method: str = "GET", seconds: float = STATUS_S) -> bytes | None:
+        """The body of an answer; None when there is none, or it is no success."""
+        host, _, port = self._places[i].http.rpartition(":")
         writer: asyncio.StreamWriter | None = None
         try:
-            async with asyncio.timeout(STATUS_S):
-                reader, writer = await asyncio.open_connection("127.0.0.1", self._http[i])
-                writer.write(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+            async with asyncio.timeout(seconds):
+                reader, writer = await asyncio.open_connection(host, int(port))
+                asked = f"{method} {path} HTTP/1.0\r\nHost: {host}\r\nContent-Type: application/json\r\n\r\n"
+                writer.write(asked.encode())
                 answer = await reader.read()
         except (OSError, TimeoutError):
             return None
@@ -270,28 +324,10 @@ class Replicas:
         self._mounted.clear()
 
 
-def _killed_with(parent: int) -> None:
+def _become_child(parent: int, enter: Callable[[], None] | None) -> None:
     """Ask the kernel for SIGKILL when the parent is gone: a replica that is stopped would not hear SIGTERM."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(0)
-
-
-def free_ports(count: int) -> list[int]:
-    """So many free ports of 127.0.0.1.
-
-    Raises:
-        NotStarted: there are none.
-    """
-    found: list[int] = []
-    first = random.Random(time.time_ns() ^ os.getpid()).randrange(*PORTS)
-    for port in range(first, first + 2_000):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        found.append(port)
-        if len(found) == count:
-            return found
-    raise NotStarted(f"there are no {count} free ports on 127.0.0.1 from {first}")
+    if enter is not None:
+        enter()

@@ -4,32 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import secrets
 import shutil
 import signal
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, Literal
 
 from synod.base import SynodError, UserError
-from synod.client import connect
+from synod.client import Unavailable, connect
+from synod.server import event_loop
 
-from ._history import History, Record, read_history
-from ._judge import Verdict, judge
+from ._history import History, read_history
+from ._judge import judge
 from ._load import ROOT, SESSION_TIMEOUT_MS, Load, read_final
 from ._nemesis import Nemesis, chosen
+from ._network import Network
 from ._plan import draw_plan
 from ._processes import NotStarted, Replicas
+from ._report import report
+from ._spaces import Spaces, spaces_possible
 from ._wires import Wires
 
 HOLDS: Final = 0
 BROKEN: Final = 1
+
+REACH_S: Final = 5.0
+"""A cell of somebody else answers within this, or is not there."""
 
 START_S: Final = 30.0
 HEALED_S: Final = 30.0
@@ -49,10 +54,12 @@ class Options:
     replicas: int = 3
     seed: int | None = None
     faults: str | None = None
+    network: Literal["proxy", "namespaces"] = "proxy"
     cell: str | None = None
     history: str | None = None
     check: str | None = None
     json: bool = False
+    python: str = sys.executable
 
 
 def command(options: Options) -> int:
@@ -63,25 +70,32 @@ def command(options: Options) -> int:
         NotStarted: a process did not come up; everything was stopped again.
     """
     if options.check is not None:
-        records = read_history(Path(options.check))
-        return _report(records, judge(records), options, options.check)
-    faults, missing = ([], {}) if options.cell is not None else chosen(options.faults)
+        recorded = read_history(Path(options.check))
+        verdict = judge(recorded.records)
+        report(recorded, verdict, as_json=options.json, path=options.check)
+        return HOLDS if verdict.holds else BROKEN
     seed = secrets.randbits(32) if options.seed is None else options.seed
+    network = _network(options, seed)
+    faults, missing = ([], {}) if options.cell is not None else chosen(options.faults, network.missing)
     directory = Path(tempfile.mkdtemp(prefix="synod-torment-"))
     path = directory / "history.jsonl" if options.history is None else Path(options.history)
     kept = False
-    run = Run(options, directory, path, seed, faults, missing)
+    run = Run(options, directory, path, seed, faults, missing, network)
     before = signal.signal(signal.SIGTERM, _interrupt)  # stops as Ctrl-C does
     try:
-        asyncio.run(run.run())
+        with asyncio.Runner(loop_factory=event_loop()) as runner:
+            runner.run(run.run())
         run.stop()
-        records = read_history(path)
-        code = _report(records, judge(records), options, str(path))
-        kept = code == BROKEN
+        recorded = read_history(path)
+        verdict = judge(recorded.records)
+        kept = not verdict.holds
+        told = str(path) if kept or options.history is not None else None
+        report(recorded, verdict, as_json=options.json, path=told)
     except (KeyboardInterrupt, UserError):
         raise
-    except BaseException:
-        kept = True
+    except BaseException as failure:
+        # Of a cell of somebody else that is not there we know no more than the sentence says.
+        kept = options.cell is None or not isinstance(failure, Unavailable)
         raise
     finally:
         run.stop()
@@ -90,7 +104,25 @@ def command(options: Options) -> int:
             sys.stderr.write(f"history and logs are kept in {directory}\n")
         else:
             shutil.rmtree(directory, ignore_errors=True)
-    return code
+    return HOLDS if verdict.holds else BROKEN
+
+
+def _network(options: Options, seed: int) -> Network:
+    """The network of a run.
+
+    Raises:
+        UserError: it cannot be had here.
+    """
+    if options.network == "proxy":
+        return Wires(seed)
+    if options.cell is not None:
+        raise UserError("--network is for a cell that torment starts itself: leave it out, or --cell")
+    why = spaces_possible()
+    if why is not None:
+        raise UserError(
+            f"--network namespaces cannot be had here: {why}; leave it out for a proxy, which needs nothing"
+        )
+    return Spaces()
 
 
 def _interrupt(_number: int, _frame: object) -> None:
@@ -107,10 +139,18 @@ class Run:
         seed: of the plan and of the clients.
         faults: classes of faults.
         missing: classes that cannot be had here, and why.
+        network: between the replicas, not laid yet.
     """
 
     def __init__(
-        self, options: Options, directory: Path, path: Path, seed: int, faults: list[str], missing: Mapping[str, str]
+        self,
+        options: Options,
+        directory: Path,
+        path: Path,
+        seed: int,
+        faults: list[str],
+        missing: Mapping[str, str],
+        network: Network,
     ) -> None:
         self._options = options
         self._directory = directory
@@ -118,7 +158,7 @@ class Run:
         self._seed = seed
         self._faults = faults
         self._missing = missing
-        self._wires = Wires(seed)
+        self._network = network
         self._replicas: Replicas | None = None
         self._nemesis: Nemesis | None = None
 
@@ -132,25 +172,17 @@ class Run:
             "replicas": options.replicas if own else 0,
             "faults": self._faults,
             "missing": dict(self._missing),
+            "network": options.network if own else None,
         }
         with History(self._path, about) as history:
             if own:
-                few = (options.replicas - 1) // 2
-                small = range(options.replicas - few + 1, options.replicas + 1) if "disk-full" in self._faults else ()
-                self._replicas = Replicas(self._directory, options.replicas, self._wires, tuple(small))
-                self._wires.start()
-                for i in self._replicas.ids:
-                    history.event("started", replica=i)
-                    self._replicas.start(i)
-                late = await self._replicas.wait_ready(START_S)
-                if late:
-                    raise NotStarted(f"replica {late[0]} did not start: {self._replicas.last_words(late[0])}")
-                hosts = self._replicas.hosts
+                hosts = await self._start_cell(history)
             else:
                 assert options.cell is not None
                 hosts = options.cell
             root = f"{ROOT}/{secrets.token_hex(6)}"
-            async with connect(hosts, timeout=START_S, session_timeout_ms=SESSION_TIMEOUT_MS) as cell:
+            patience = START_S if own else REACH_S
+            async with connect(hosts, timeout=patience, session_timeout_ms=SESSION_TIMEOUT_MS) as cell:
                 load = Load(hosts, root, history, self._seed)
                 await load.prepare(cell)
                 granted_s = cell.session_timeout_ms / 1000
@@ -159,6 +191,29 @@ class Run:
             await self._torment(load, history)
             await asyncio.sleep(2 * granted_s + SESSIONS_END_S)
             await self._end(load, history, hosts)
+            history.event("end")
+
+    async def _start_cell(self, history: History) -> str:
+        """The addresses of a cell that serves."""
+        count = self._options.replicas
+        few = (count - 1) // 2
+        small = range(count - few + 1, count + 1) if "disk-full" in self._faults else ()
+        self._replicas = replicas = Replicas(
+            self._directory,
+            count,
+            self._network,
+            seed=self._seed,
+            small_disks=tuple(small),
+            python=(self._options.python,),
+        )
+        self._network.start()
+        for i in replicas.ids:
+            history.event("started", replica=i)
+            replicas.start(i)
+        late = await replicas.wait_ready(START_S)
+        if late:
+            raise NotStarted(f"replica {late[0]} did not start: {replicas.last_words(late[0])}")
+        return replicas.hosts
 
     async def _torment(self, load: Load, history: History) -> None:
         history.last_answer = history.now()
@@ -172,12 +227,12 @@ class Run:
         showing = asyncio.create_task(self._show(history, until))
         try:
             if self._replicas is not None:
-                self._nemesis = Nemesis(self._replicas, self._wires, history, plan, self._directory)
+                self._nemesis = Nemesis(self._replicas, self._network, history, plan, self._directory)
                 await self._nemesis.run()
             await asyncio.sleep(max(0.0, until - time.monotonic()))
             if self._nemesis is not None:
                 await self._nemesis.heal()
-            history.event("healed", held=self._wires.held)
+            history.event("healed")
             await self._demand_progress(load, history)
         finally:
             showing.cancel()
@@ -218,6 +273,8 @@ class Run:
                 history.event("stuck", what=f"reading through {host} ({failure})", seconds=START_S)
         if replicas is not None:
             await self._digests(replicas, history)
+            led, reasons = replicas.elections()
+            history.event("elections", led=led, reasons=reasons, disturbed=self._network.evidence())
         with contextlib.suppress(SynodError):  # what could not be read was noted above
             async with connect(hosts, timeout=START_S) as cell:
                 await cell.delete(load.root, recursive=True)
@@ -272,86 +329,4 @@ class Run:
             self._nemesis.stop()
         if self._replicas is not None:
             self._replicas.stop()
-        self._wires.stop()
-
-
-# -- the report ----------------------------------------------------------------------------------------------
-
-
-def figures(records: list[Record]) -> dict[str, Any]:
-    """What a history has in it, counted."""
-    calls: dict[int, Record] = {}
-    outcomes: Counter[str] = Counter()
-    operations: Counter[str] = Counter()
-    gap, gap_at, last = 0, 0, None
-    calm = False
-    for record in records:
-        calm = calm or record.get("event") == "calm"
-        if "call" in record:
-            calls[record["id"]] = record
-            operations[record["call"]] += 1
-            last = record["at"] if last is None else last
-        elif "id" in record and "event" not in record:
-            for outcome in ("ok", "refused", "unknown"):
-                outcomes[outcome] += outcome in record
-            if "ok" in record and last is not None and not calm:
-                if record["at"] - last > gap:
-                    gap, gap_at = record["at"] - last, last
-                last = record["at"]
-    fired = Counter(record["fault"] for record in records if record.get("event") == "fault")
-    # The steps of a rolling restart are one fault.
-    fired["restart"] -= sum(
-        record.get("event") == "fault" and record["fault"] == "restart" and record["nth"] > 1 for record in records
-    )
-    about = records[0]
-    return {
-        "seed": about["seed"],
-        "seconds": about["seconds"],
-        "replicas": about["replicas"],
-        "faults": {fault: fired[fault] for fault in about["faults"]},
-        "not_here": about["missing"],
-        "operations": dict(operations),
-        "answered": outcomes["ok"],
-        "refused": outcomes["refused"],
-        "unknown": outcomes["unknown"],
-        "unanswered": len(calls) - sum(outcomes.values()),
-        "longest_gap_ms": round(gap / 1000),
-        "longest_gap_at_s": round(gap_at / 1e6, 3),
-    }
-
-
-def _report(records: list[Record], verdict: Verdict, options: Options, path: str) -> int:
-    found = figures(records)
-    if options.json:
-        document = {
-            **found,
-            "holds": verdict.holds,
-            "examined": verdict.examined,
-            "findings": [{"promise": f.promise, "what": f.what} for f in verdict.findings],
-            "history": path if options.history or options.check or not verdict.holds else None,
-        }
-        sys.stdout.write(json.dumps(document) + "\n")
-        return HOLDS if verdict.holds else BROKEN
-    lines = []
-    if sys.stderr.isatty():
-        sys.stderr.write("\r\x1b[K")
-    if found["faults"]:
-        lines.append("faults      " + ", ".join(f"{fault} {count}" for fault, count in found["faults"].items()))
-        never = [fault for fault, count in found["faults"].items() if not count]
-        if never:
-            lines.append(f"never fired {', '.join(never)}")
-    lines.append("operations  " + ", ".join(f"{op} {count}" for op, count in found["operations"].items()))
-    lines.append(
-        f"outcomes    answered {found['answered']}, refused {found['refused']}, unknown {found['unknown']}, "
-        f"never answered {found['unanswered']}"
-    )
-    lines.append(f"longest gap {found['longest_gap_ms']} ms without any answer, from {found['longest_gap_at_s']:.3f} s")
-    broken = {finding.promise for finding in verdict.findings}
-    for promise, examined in verdict.examined.items():
-        lines.append(f"{'BROKEN' if promise in broken else 'holds '}      {promise} ({examined} facts)")
-        lines += [f"            {finding.what}" for finding in verdict.findings if finding.promise == promise]
-    lines.append(f"seed {found['seed']}: " + ("every promise holds" if verdict.holds else "PROMISES ARE BROKEN"))
-    if options.history or not verdict.holds:
-        lines.append(f"the history is {path}; judge it again with: synod torment --check {path}")
-    sys.stdout.write("\n".join(lines) + "\n")
-    return HOLDS if verdict.holds else BROKEN
+        self._network.stop()

@@ -3,7 +3,8 @@
 A wire leads from one replica to another, or from the clients (`CLIENTS`) to a replica and back. Who calls is read
 from the hello, the first message of either kind of peer connection, since all callers dial the same address. A wire
 that is cut holds what comes, as a network that loses packets does for a while; when it is whole again the bytes go
-on, or the connections that crossed it are reset, as after a time-out of TCP.
+on, or the connections that crossed it are reset, as after a time-out of TCP. A wire that loses some holds now and
+then what comes, and all behind it, for as long as TCP takes to send it again.
 
 Read `Wires`, then `_Pair`: two connections that make one. No root needed.
 """
@@ -11,22 +12,28 @@ Read `Wires`, then `_Pair`: two connections that make one. No root needed.
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import socket
 import struct
 import threading
+import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, cast
 
 from synod.base import RemoteProtocolError
 from synod.replica import Hello, decode_message
 
-Link = tuple[int, int]
-"""From a replica to a replica."""
+from ._network import CLIENTS, Link, Place
+from ._processes import NotStarted
 
-CLIENTS: Final = 0
-"""Stands for all clients, as an end of a wire."""
+PORTS: Final = (10_000, 30_000)
+"""Below the range from which the kernel draws the local ends of connections: a replica that comes back must find its
+port free."""
+
+RESENT_S: Final = (0.2, 0.4)
+"""So long does Linux wait before it sends again what was lost, at the least; twice as long the second time."""
 
 HELD_BYTES_MAX: Final = 256 << 10
 """What a cut wire takes before the sender's own buffers fill, as the kernel's would."""
@@ -36,25 +43,42 @@ _LENGTH: Final = struct.Struct(">I")
 
 
 class Wires:
-    """The proxy; every method may be called from another thread than its own.
+    """The proxy, a `Network`; every method may be called from another thread than its own.
 
     Args:
-        seed: of the jitter of delays.
+        seed: of the jitter of delays, and of losses.
     """
+
+    missing: Mapping[str, str] = {}
 
     def __init__(self, seed: int = 0) -> None:
         self.rng = random.Random(seed)
         self.pairs: set[_Pair] = set()
         self.cuts: Counter[Link] = Counter()
         self.delays: dict[Link, tuple[float, float]] = {}
+        self.losses: dict[Link, float] = {}
         self.held = 0
         self._listening: list[tuple[socket.socket, int, int, bool]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 
-    def listen(self, sock: socket.socket, to: int, port: int, *, peers: bool) -> None:
-        """Lead what is accepted at this bound socket to a replica's port; before `start`."""
-        self._listening.append((sock, to, port, peers))
+    def lay(self, ids: Sequence[int]) -> dict[int, Place]:
+        """See `Network`: three ports for each replica, and two before it."""
+        places = {}
+        ports = iter(free_ports(3 * len(ids)))
+        for i in ids:
+            client, peer, http = next(ports), next(ports), next(ports)
+            fronts = []
+            for port, peers in ((client, False), (peer, True)):
+                sock = socket.create_server(("127.0.0.1", 0))
+                self._listening.append((sock, i, port, peers))
+                fronts.append(sock.getsockname()[1])
+            places[i] = Place(*(f"127.0.0.1:{port}" for port in (client, peer, http, *fronts)))
+        return places
+
+    def enter(self, i: int) -> None:  # noqa: ARG002 -- all are in the same place
+        """See `Network`: nothing."""
+        return
 
     def start(self) -> None:
         """Begin to listen."""
@@ -135,12 +159,30 @@ class Wires:
 
         self._do(work)
 
+    def lose(self, links: Iterable[Link], share: float) -> None:
+        """See `Network`."""
+        wanted = frozenset(links)
+
+        def work() -> None:
+            for link in wanted:
+                if share:
+                    self.losses[link] = share
+                else:
+                    self.losses.pop(link, None)
+
+        self._do(work)
+
+    def evidence(self) -> int:
+        """Pieces that came to a wire that was cut, or lost for a while."""
+        return self.held
+
     def heal(self) -> None:
-        """No cuts and no delays any more."""
+        """See `Network`."""
 
         def work() -> None:
             self.cuts.clear()
             self.delays.clear()
+            self.losses.clear()
             for pair in tuple(self.pairs):
                 pair.flow()
 
@@ -296,8 +338,17 @@ class _Way:
         if link in wires.delays:
             seconds, jitter = wires.delays[link]
             due = asyncio.get_running_loop().time() + seconds + wires.rng.random() * jitter
+        share = wires.losses.get(link, 0.0)
+        if share and wires.rng.random() < share:
+            wires.held += 1
+            wait = wires.rng.uniform(*RESENT_S)
+            while wires.rng.random() < share:
+                wait *= 2
+            due = asyncio.get_running_loop().time() + wait
         if wires.cuts[link] > 0:
             wires.held += 1
+        if self._waiting:
+            due = max(due, self._waiting[-1][0])
         self._waiting.append((due, data))
         self._bytes += len(data)
         self.flow()
@@ -358,3 +409,23 @@ class _Way:
                 source.resume_reading()
             else:
                 source.pause_reading()
+
+
+def free_ports(count: int) -> list[int]:
+    """So many free ports of 127.0.0.1.
+
+    Raises:
+        NotStarted: there are none.
+    """
+    found: list[int] = []
+    first = random.Random(time.time_ns() ^ os.getpid()).randrange(*PORTS)
+    for port in range(first, first + 2_000):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        found.append(port)
+        if len(found) == count:
+            return found
+    raise NotStarted(f"there are no {count} free ports on 127.0.0.1 from {first}")
