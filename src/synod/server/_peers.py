@@ -32,6 +32,10 @@ HELLO_BYTES_MAX: Final = 1024
 WRITE_BUFFER_BYTES_MAX: Final = 64 << 20
 """A peer that takes nothing in until this much waits is disconnected; it catches up by fetching."""
 
+DIAL_S: Final = 1.0
+"""A call that nobody answers is given up and made anew: TCP by itself would call again after 1, 3, 7, 15 and more
+seconds, and a network that is whole again would long be waited for."""
+
 REDIAL_FIRST_S: Final = 0.02
 REDIAL_MAX_S: Final = 1.0
 _LENGTH: Final = struct.Struct(">I")
@@ -165,8 +169,9 @@ async def dial(host: Host, peer: int, address: str, *, bulk: bool) -> None:
         connection = PeerConnection(host, dialled=peer, bulk=bulk)
         made: Callable[[], Any] = lambda: connection  # noqa: B023, E731 -- called at once
         try:
-            await loop.create_connection(made, name.strip("[]"), int(port))
-        except OSError:
+            async with asyncio.timeout(DIAL_S):
+                await loop.create_connection(made, name.strip("[]"), int(port))
+        except OSError:  # a time-out is one
             await asyncio.sleep(wait)
             wait = min(2 * wait, REDIAL_MAX_S)
             continue

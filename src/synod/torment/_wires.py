@@ -119,8 +119,16 @@ class Wires:
         self._thread = None
 
     def _do(self, work: Callable[[], None]) -> None:
+        """Have it done by the thread of the wires; what is sent after this has returned meets what was done."""
         assert self._loop is not None
-        self._loop.call_soon_threadsafe(work)
+        done = threading.Event()
+
+        def run() -> None:
+            work()
+            done.set()
+
+        self._loop.call_soon_threadsafe(run)
+        done.wait()
 
     def cut(self, links: Iterable[Link], *, drop: bool) -> None:
         """Let nothing through these; `drop` resets the connections that cross them as well."""

@@ -1,0 +1,30 @@
+"""The connections between replicas: how a peer is called."""
+
+from __future__ import annotations
+
+import asyncio
+
+from synod.server import _peers
+
+PATIENCE_S = 30.0
+
+
+async def test_a_call_that_nobody_answers_is_given_up_and_made_anew(monkeypatch) -> None:
+    """Packets of a network that is cut get no answer at all: what TCP waits for then, nobody shall wait for."""
+    thrice = asyncio.Event()
+    calls = 0
+
+    async def unanswered(*_: object, **__: object) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            thrice.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", unanswered)
+    monkeypatch.setattr(_peers, "DIAL_S", 0.01)
+    calling = asyncio.create_task(_peers.dial(None, 1, "127.0.0.1:1", bulk=False))
+    await asyncio.wait_for(thrice.wait(), PATIENCE_S)
+    calling.cancel()
+    await asyncio.gather(calling, return_exceptions=True)
+    assert calling.cancelled()
