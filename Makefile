@@ -8,7 +8,7 @@ pip := $(bin)/python -m pip install --quiet --disable-pip-version-check --constr
 
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test check lint types compiled test-compiled sim mutants
+.PHONY: help demo test check lint types compiled test-compiled sim torment mutants
 .PHONY: bench bench-quick bench-smoke bench-growth bench-self clean
 
 help:
@@ -17,6 +17,7 @@ help:
 	@echo 'make check    the same without the slow tests (about 1 minute)'
 	@echo 'make test-compiled   the tests of the hot rooms on a core compiled by mypyc (needs a C compiler)'
 	@echo 'make sim      some hundred simulated histories with faults (SEEDS=N, JOBS=N)'
+	@echo 'make torment  a minute of faults for real processes, and a judge of what clients saw (SECONDS=N, TORMENT=OPTIONS)'
 	@echo 'make mutants  break the code on purpose, patch by patch, and see a test fail each time'
 	@echo 'make bench    the cell and its peers in turns on this machine (make bench-quick: 3 minutes)'
 	@echo 'make bench-growth   ours alone, as znodes, sessions and watches grow (some minutes)'
@@ -51,6 +52,10 @@ SEEDS ?= 300
 JOBS ?= 2
 sim: .venv/.runs
 	$(bin)/synod sim --seeds $(SEEDS) --jobs $(JOBS)
+
+SECONDS ?= 60
+torment: .venv/.runs
+	$(bin)/synod torment --seconds $(SECONDS) $(TORMENT)
 
 mutants: .venv/.tests
 	$(bin)/python tests/mutants/run.py

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import synod
+from synod.torment import FAULTS
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md"))]
@@ -72,6 +73,12 @@ def test_every_command_of_the_readme_exists() -> None:
         assert "Example:" in shown
         for option in [word for word in rest[: rest.index("--") if "--" in rest else None] if word.startswith("-")]:
             assert option in shown
+
+
+def test_every_fault_of_torment_is_in_its_document() -> None:
+    """The table of docs/TORMENT.md is the code's."""
+    text = (ROOT / "docs" / "TORMENT.md").read_text()
+    assert dict(re.findall(r"^\| `([\w-]+)` \| (.*) \|$", text, flags=re.MULTILINE)) == dict(FAULTS)
 
 
 def test_the_readme_begins_with_two_commands() -> None:

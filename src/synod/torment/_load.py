@@ -52,6 +52,7 @@ class Worker:
         self.rng = rng
         self.successes = 0
         self.told = 0
+        self.unsure = False  # the outcome of the last attempt is unknown
         self._hosts = hosts
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -85,9 +86,11 @@ class Worker:
     ) -> tuple[int, T] | tuple[int, None]:
         """Do it, and write down what was asked and answered; the id, and the answer if there is one."""
         id_ = self.history.call(self.number, op, key, **asked)
+        self.unsure = False
         try:
             found = await work
         except OutcomeUnknown as unknown:
+            self.unsure = True
             self.history.unknown(id_, type(unknown).__name__)
         except NotApplied as refusal:
             self.history.refused(id_, type(refusal).__name__)
@@ -205,7 +208,15 @@ class Ephemerals(Worker):
     name = "ephemerals"
 
     async def turn(self, cell: Cell) -> None:
-        """Create one; see that it stays; delete it, or leave that to the session's end."""
+        """Create one; see that it stays; delete it, or leave that to the session's end.
+
+        One that may be there, and that nobody knows of, goes with its session: else it would be in everybody's way.
+        """
+        await self._own(cell)
+        if self.unsure:
+            await cell.close()
+
+    async def _own(self, cell: Cell) -> None:
         key = f"ephemeral-{self.rng.randrange(EPHEMERALS)}"
         path = f"{self.root}/{key}"
         session = cell.session_id
