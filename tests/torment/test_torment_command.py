@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 from torment_world import good_history
 
-from _cells import SETTINGS, RealCell, sentence, synod
+from _cells import PATIENCE_S, SETTINGS, SYNOD, RealCell, sentence, synod, wait_for
 from synod.client import BlockingCell
 from synod.torment import FAULTS
 
@@ -144,6 +145,27 @@ def test_a_cell_of_somebody_else_is_judged_and_left_as_it_was(tmp_path) -> None:
         assert synod("torment", "--check", str(kept)).returncode == 0
         with BlockingCell(cell.hosts) as client:
             assert sorted(client.children("/")) == ["theirs", "zookeeper"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_is_told_to_stop_leaves_nothing_behind(tmp_path, number: int) -> None:
+    """No process, no disk, no directory, no traceback; and a history that can be judged as far as it goes."""
+    kept = tmp_path / "h.jsonl"
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    arguments = ("--seconds", "60", "--seed", "11", "--history", str(kept))
+    with subprocess.Popen(
+        [*SYNOD, "torment", *arguments], stderr=subprocess.PIPE, text=True, env=environment
+    ) as running:
+        assert "seed 11" in running.stderr.readline()
+        wait_for(lambda: '"event":"fault"' in kept.read_text(), "the first fault")
+        running.send_signal(number)
+        said = running.stderr.read()
+        assert running.wait(timeout=PATIENCE_S) == 130
+    assert "Traceback" not in said
+    assert [path.name for path in tmp_path.iterdir()] == ["h.jsonl"]
+    assert str(tmp_path) not in Path("/proc/mounts").read_text()
+    assert synod("torment", "--check", str(kept)).returncode == 0
 
 
 @pytest.mark.slow

@@ -373,7 +373,12 @@ class Load:
     async def stop(self, seconds: float) -> None:
         """Let everybody finish what it does; what lasts longer is left open."""
         self._stop.set()
-        _, late = await asyncio.wait(self._tasks, timeout=seconds)
+        await asyncio.wait(self._tasks, timeout=seconds)
+        await self.abandon()
+
+    async def abandon(self) -> None:
+        """Let nobody go on: the history is about to be closed."""
+        late = [task for task in self._tasks if not task.done()]
         for task in late:
             task.cancel()
         await asyncio.gather(*late, return_exceptions=True)

@@ -81,10 +81,13 @@ def command(options: Options) -> int:
     path = directory / "history.jsonl" if options.history is None else Path(options.history)
     kept = False
     run = Run(options, directory, path, seed, faults, missing, network)
-    before = signal.signal(signal.SIGTERM, _interrupt)  # stops as Ctrl-C does
+    before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         with asyncio.Runner(loop_factory=event_loop()) as runner:
-            runner.run(run.run())
+            interrupted = runner.run(_until_told(run))
+        signal.signal(signal.SIGTERM, _interrupt)  # the loop has let go of it
+        if interrupted:
+            raise KeyboardInterrupt
         run.stop()
         recorded = read_history(path)
         verdict = judge(recorded.records)
@@ -123,6 +126,25 @@ def _network(options: Options, seed: int) -> Network:
             f"--network namespaces cannot be had here: {why}; leave it out for a proxy, which needs nothing"
         )
     return Spaces()
+
+
+async def _until_told(run: Run) -> bool:
+    """Run to the end, or until SIGTERM, which stops it as Ctrl-C does; whether it was that."""
+    task = asyncio.current_task()
+    assert task is not None
+    told = asyncio.Event()
+
+    def tell() -> None:
+        told.set()
+        task.cancel()
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, tell)
+    try:
+        await run.run()
+    except asyncio.CancelledError:
+        if not told.is_set():
+            raise
+    return told.is_set()
 
 
 def _interrupt(_number: int, _frame: object) -> None:
@@ -188,7 +210,10 @@ class Run:
                 granted_s = cell.session_timeout_ms / 1000
             if not own:
                 self._say(f"everything is done below {root}, which goes at the end")
-            await self._torment(load, history)
+            try:
+                await self._torment(load, history)
+            finally:
+                await load.abandon()
             await asyncio.sleep(2 * granted_s + SESSIONS_END_S)
             await self._end(load, history, hosts)
             history.event("end")
