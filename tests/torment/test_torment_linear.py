@@ -10,7 +10,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import event, given, settings
 
-from synod.torment import Attempt, explain, linearizable, witnessed
+from synod.sim import Attempt, explain, linearizable, witnessed
 
 NEVER = 1 << 62
 INITIAL = (0, "")
