@@ -17,6 +17,9 @@ from _cells import PATIENCE_S, SETTINGS, SYNOD, RealCell, sentence, synod, wait_
 from synod.client import BlockingCell
 from synod.torment import FAULTS
 
+RUN_S = 280
+"""No run of these tests takes a quarter as long on a machine that has nothing else to do."""
+
 
 def written(path: Path, records: list[dict], tail: str = "") -> str:
     path.write_text("".join(json.dumps(record) + "\n" for record in records) + tail)
@@ -129,6 +132,7 @@ def test_a_cell_that_is_not_there_is_told_in_bounded_time() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(RUN_S + 20)
 def test_a_cell_of_somebody_else_is_judged_and_left_as_it_was(tmp_path) -> None:
     """`--cell`: load and judgement, no harm, and nothing left behind."""
     with RealCell(tmp_path / "cell", settings=SETTINGS) as cell:
@@ -148,6 +152,7 @@ def test_a_cell_of_somebody_else_is_judged_and_left_as_it_was(tmp_path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(RUN_S + 20)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_run_that_is_told_to_stop_leaves_nothing_behind(tmp_path, number: int) -> None:
     """No process, no disk, no directory, no traceback; and a history that can be judged as far as it goes."""
@@ -169,6 +174,7 @@ def test_a_run_that_is_told_to_stop_leaves_nothing_behind(tmp_path, number: int)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(RUN_S + 20)
 def test_a_short_run_holds() -> None:
     """A fault of every kind that this machine has, within half a minute of a cell's life."""
     done = torment("--seconds", "24", "--seed", "11", "--json")
@@ -179,6 +185,7 @@ def test_a_short_run_holds() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(RUN_S + 20)
 @pytest.mark.requires("namespaces")
 def test_a_short_run_where_packets_are_lost_holds() -> None:
     """Network faults alone, in namespaces: nothing but silence tells anybody that somebody is gone."""
@@ -193,7 +200,7 @@ def torment(*arguments: str, environment: dict[str, str] | None = None) -> subpr
         [sys.executable, "-m", "synod", "torment", *arguments],
         capture_output=True,
         text=True,
-        timeout=115,
+        timeout=RUN_S,
         check=False,
         env={**os.environ, **(environment or {})},
     )

@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+RUN_S = 280
 REGISTERS = "each register is linearizable"
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(RUN_S + 20)
 def test_a_broken_cell_is_caught(tmp_path: Path) -> None:
     """Replicas that answer reads without asking anybody: `tests/mutants/replica-read-before-round.patch`, for real.
 
@@ -30,7 +32,7 @@ def test_a_broken_cell_is_caught(tmp_path: Path) -> None:
         [sys.executable, "-m", "synod", "torment", *arguments],
         capture_output=True,
         text=True,
-        timeout=115,
+        timeout=RUN_S,
         check=False,
         env={**os.environ, "PYTHONPATH": str(tmp_path / "src"), "TMPDIR": str(tmp_path)},
     )
