@@ -129,6 +129,16 @@ def test_a_broken_line_is_the_users_mistake(tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1
 
 
+def test_without_an_http_client_it_says_what_to_install() -> None:
+    """`pip install synod` alone brings none: one sentence before anything is started, and exit code 2."""
+    script = "import sys; sys.modules |= {'httpx2': None, 'httpx': None}; from synod.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", script, "demo"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("synod: ")
+    assert "install synod[http]" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def children_of(pid: int) -> list[int]:
     """The descendants of a process."""
     found = []

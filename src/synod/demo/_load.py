@@ -13,7 +13,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from synod.client import Cell
-from synod.service import Transport
+from synod.service import Transport, http_module
 
 from ._app import SERVICE
 from ._history import History
@@ -52,16 +52,14 @@ class Load:
         progress: Callable[[int], None] = lambda _done: None,
         seed: int = 0,
     ) -> None:
-        import httpx2
-
-        self._http = httpx2
+        self._http: Any = http_module()
         self._history = history
         self._at_a_time = at_a_time
         self._progress = progress
         # The pool looks at every idle connection with each request: as many as can be of use are kept, and no more.
-        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=at_a_time, keepalive_expiry=30.0)
-        inner = httpx2.AsyncHTTPTransport(limits=limits)
-        self.transport = Transport(cell, policy=policy, http=httpx2, inner=inner, seed=seed)
+        limits = self._http.Limits(max_connections=None, max_keepalive_connections=at_a_time, keepalive_expiry=30.0)
+        inner = self._http.AsyncHTTPTransport(limits=limits)
+        self.transport = Transport(cell, policy=policy, http=self._http, inner=inner, seed=seed)
         self.done = 0
         self.unknown = 0
         self.repeats = 0

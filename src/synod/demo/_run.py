@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from synod.client import connect
+from synod.service import http_module
 
 from ._history import History
 from ._ledger import Ledger
@@ -48,9 +49,10 @@ def run(
         broken: switched off in every instance, to see the audit fail.
 
     Raises:
-        UserError: the stream cannot be used; nothing was started.
+        UserError: the stream cannot be used, or there is no HTTP client; nothing was started.
         NotStarted: a process did not come up; everything was stopped again.
     """
+    http_module()
     stream = read_stream(requests) if requests is not None else generate(seed=seed)
     directory = Path(tempfile.mkdtemp(prefix="synod-demo-"))
     demo = Demo(directory, stream, seed=seed, json=json, broken=broken)

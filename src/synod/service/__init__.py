@@ -15,7 +15,7 @@ from ._locks import KeyLock
 from ._registration import Registration
 from ._sender import NodeError, NodeLost, NodeUnreachable
 from ._system import AsyncDistributedSystem, DistributedSystem, Request, RequestOutcome, fencing_token
-from ._transport import Transport
+from ._transport import Transport, http_module
 
 __all__ = [
     "LOAD_HEADER",
@@ -39,6 +39,7 @@ __all__ = [
     "Transport",
     "fencing_token",
     "format_report",
+    "http_module",
     "key_name",
     "lock_path",
     "parse_report",
