@@ -91,6 +91,7 @@ class Machine:
         self._busy: list[Job] = []
         self._full = False
         self._snapshot_dropped = False
+        self._tree: Tree | None = None
         self._waits_for_room = False
         # What its version of the software knows: see `_applies`.
         self.level = world.stream(f"version/{id_}").choice((1, 1, 2)) if world.plan.versions else 1
@@ -208,6 +209,9 @@ class Machine:
         replica = self.replica
         first = slot not in self.world.oracles.values
         if replica is not None:
+            if replica.tree is not self._tree:  # it has taken over a snapshot meanwhile, step by step
+                self._tree = replica.tree
+                self.world.oracles.begins(self.id, replica.tree.slot)
             self.world.oracles.applies(self.id, slot, batch, replica.tree)
         self.world.value_applied(self.id, slot, batch, first=first)
         if self.level >= LEVEL_NEW and replica is not None and replica.tree.feature_level >= LEVEL_NEW:
@@ -528,7 +532,6 @@ class Machine:
                 else:
                     self.world.count("snapshot installed")
                     replica.snapshot_installed(slot, store.snapshot_chunks(), now)
-                    self.world.oracles.begins(self.id, replica.tree.slot)
             case _:
                 pass
 
