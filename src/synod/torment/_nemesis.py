@@ -21,6 +21,7 @@ from synod.base import UserError
 
 from ._history import History
 from ._network import CLIENTS, Link, Network
+from ._operator import Operator
 from ._plan import FAULTS, Planned
 from ._processes import STOP_S, Replicas
 
@@ -40,6 +41,8 @@ LOST: Final = (0.02, 0.3)
 SYNC_S: Final = (0.02, 0.4)
 JUMPS_S: Final = (2.0, 3_600.0, 86_400.0, 10 * 365 * 86_400.0)
 LET_GO_S: Final = 5.0
+MEMBERS_S: Final = 15.0
+SETTLED_S: Final = 30.0
 EXIT_UNAVAILABLE: Final = 3
 
 SYNCS: Final = "fsync,fdatasync"
@@ -101,6 +104,7 @@ class Nemesis:
         self._history = history
         self._plan = plan
         self._scratch = scratch
+        self._operator = Operator(replicas)
         self._busy: set[int] = set()
         self._tracing: dict[int, subprocess.Popen[bytes]] = {}
         self._active: list[str] = []
@@ -117,6 +121,7 @@ class Nemesis:
             "power": self._power,
             "answers": self._answers,
             "transfer": self._transfer,
+            "members": self._members,
             "clock": self._clock,
             "sync-error": lambda planned: self._disk_error(planned, SYNCS),
             "write-error": lambda planned: self._disk_error(planned, WRITES),
@@ -149,8 +154,10 @@ class Nemesis:
         for i in self._replicas.ids:
             if self._replicas.running(i):
                 self._replicas.resume(i)
-            else:
+            elif i not in self._operator.lost:
                 self._start(i)
+        if not await self._operator.settle(SETTLED_S):
+            self._history.event("stuck", what="whoever changes the members of the cell", seconds=SETTLED_S)
 
     async def _watch(self) -> None:
         """A replica that ends by itself is noted, and started again."""
@@ -275,6 +282,30 @@ class Nemesis:
             return False
         self._tell(planned, replica=leader)
         return await self._replicas.hand_over(leader)
+
+    async def _members(self, planned: Planned) -> bool:
+        """What could not be brought to an end in time is when all is healed."""
+        operator = self._operator
+        target = None if operator.busy else await self._target(planned)
+        if target is None or operator.busy:
+            return False
+        i, leads = target
+        spare = self._replicas.spare
+        self._busy.add(spare)
+        try:
+            self._tell(planned, replica=i, leads=leads, replaced_by=i if planned.drop else spare)
+            if planned.drop:
+                self._replicas.kill(i)
+                self._replicas.wipe(i)
+                operator.lost.add(i)
+                await asyncio.sleep(planned.lasts)
+            else:
+                operator.goal = operator.goal - {i} | {spare}
+            done = await operator.settle(MEMBERS_S)
+            self._history.event("members", done=done, ids=self._replicas.ids)
+        finally:
+            self._busy.difference_update((i, spare))
+        return True
 
     async def _clock(self, planned: Planned) -> bool:
         i = self._replicas.ids[int(planned.pick * len(self._replicas.ids))]

@@ -11,6 +11,7 @@ import os
 import random
 import re
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from ._network import Network
 
 PR_SET_PDEATHSIG: Final = 1
 STATUS_S: Final = 1.0
-HAND_OVER_S: Final = 5.0
+OPERATE_S: Final = 5.0
 STOP_S: Final = 15.0
 DISK_BYTES: Final = 2 << 30
 """What a small disk in memory has while it is not full."""
@@ -78,7 +79,7 @@ class Replicas:
         small_disks: Sequence[int] = (),
         python: Sequence[str] = (sys.executable,),
     ) -> None:
-        self.ids = range(1, count + 1)
+        self.ids = list(range(1, count + 1))
         self.small_disks = tuple(small_disks)
         self._directory = directory
         self._network = network
@@ -87,9 +88,20 @@ class Replicas:
         self._running: dict[int, subprocess.Popen[bytes]] = {}
         self._mounted: list[Path] = []
         self._expected: set[int] = set()
-        self._wall_ns = dict.fromkeys(self.ids, 0)
-        self._places = network.lay(self.ids)
-        self._format()
+        # One more than there are: its place is for a replica that is added.
+        self._places = network.lay([*self.ids, count + 1])
+        self._wall_ns = dict.fromkeys(self._places, 0)
+        self._cell_id = secrets.token_hex(16)
+        self._first = self._peers("peers", self.ids)
+        for i in self._places:
+            self._home(i).mkdir(mode=0o700, parents=True)
+        for i in self.ids:
+            self._format(i, 1, "")
+
+    @property
+    def spare(self) -> int:
+        """Who has a place and is no member."""
+        return next(i for i in self._places if i not in self.ids)
 
     @property
     def hosts(self) -> str:
@@ -103,34 +115,38 @@ class Replicas:
     def _home(self, i: int) -> Path:
         return self._directory / f"replica-{i}"
 
-    def _format(self) -> None:
+    def _peers(self, section: str, ids: Sequence[int]) -> str:
+        return "".join(f'[[{section}]]\nid = {i}\naddress = "{self._places[i].peer_front}"\n' for i in ids)
+
+    def _format(self, i: int, incarnation: int, contacts: str) -> None:
+        """Write its config and give it a directory of its own, which has the number of its incarnation."""
         from synod.server import load_config
         from synod.storage import Identity, RealFileSystem, format_directory
 
-        cell_id = secrets.token_hex(16)
-        peers = "".join(f'[[peers]]\nid = {i}\naddress = "{place.peer_front}"\n' for i, place in self._places.items())
+        home, place = self._home(i), self._places[i]
+        disk = home / "disk"
+        if i in self.small_disks and disk not in self._mounted:
+            disk.mkdir()
+            options = f"size={DISK_BYTES},mode=0700"
+            subprocess.run(["mount", "-t", "tmpfs", "-o", options, "synod", str(disk)], check=True)
+            self._mounted.append(disk)
         settings = "".join(
             f"[{section}]\n" + "".join(f"{key} = {value}\n" for key, value in keys.items())
             for section, keys in SETTINGS.items()
         )
-        for i, place in self._places.items():
-            home = self._home(i)
-            home.mkdir(mode=0o700, parents=True)
-            if i in self.small_disks:
-                (home / "disk").mkdir()
-                options = f"size={DISK_BYTES},mode=0700"
-                subprocess.run(["mount", "-t", "tmpfs", "-o", options, "synod", str(home / "disk")], check=True)
-                self._mounted.append(home / "disk")
-            data = "disk/data" if i in self.small_disks else "data"
-            config = home / "synod.toml"
-            config.write_text(
-                f'id = {i}\ncell_id = "{cell_id}"\ndata_dir = "{data}"\n[listen]\nclient = "{place.client}"\n'
-                f'peer = "{place.peer}"\nhttp = "{place.http}"\n{settings}{peers}'
-            )
-            loaded = load_config(str(config))
-            format_directory(
-                RealFileSystem(), loaded.data_dir, Identity(i, 1, loaded.configuration, secrets.randbits(62))
-            )
+        config = home / "synod.toml"
+        config.write_text(
+            f'id = {i}\ncell_id = "{self._cell_id}"\nincarnation = {incarnation}\n'
+            f'data_dir = "{self._data(i, incarnation).relative_to(home)}"\n'
+            f'[listen]\nclient = "{place.client}"\npeer = "{place.peer}"\nhttp = "{place.http}"\n'
+            f"{settings}{self._first}{contacts}"
+        )
+        loaded = load_config(str(config))
+        identity = Identity(i, incarnation, loaded.configuration, secrets.randbits(62) + 1)
+        format_directory(RealFileSystem(), loaded.data_dir, identity)
+
+    def _data(self, i: int, incarnation: int) -> Path:
+        return self._home(i) / ("disk" if i in self.small_disks else "") / f"data-{incarnation}"
 
     # -- one replica ---------------------------------------------------------------------------------------
 
@@ -221,12 +237,48 @@ class Replicas:
         """How often one began to lead, and the reasons that replicas had to hold an election."""
         led = 0
         reasons = dict.fromkeys(REASONS, 0)
-        for i in self.ids:
+        for i in (i for i in self._places if (self._home(i) / "log").exists()):
             for line in (self._home(i) / "log").read_text(errors="replace").splitlines():
                 led += LEADS.search(line) is not None
                 for reason, pattern in REASONS.items():
                     reasons[reason] += pattern.search(line) is not None
         return led, reasons
+
+    # -- as members ----------------------------------------------------------------------------------------
+
+    def wipe(self, i: int) -> None:
+        """It loses its disk; it does not run."""
+        for data in (self._home(i) / ("disk" if i in self.small_disks else "")).glob("data-*"):
+            shutil.rmtree(data)
+
+    def join(self, i: int, incarnation: int, members: Sequence[int]) -> None:
+        """Start it on an empty disk, as the cell has admitted it."""
+        if self.running(i):
+            self.kill(i)
+        self.wipe(i)
+        self._format(i, incarnation, self._peers("contacts", [j for j in members if j != i]))
+        if i not in self.ids:
+            self.ids = sorted([*self.ids, i])
+        self.start(i)
+
+    def leave(self, i: int) -> None:
+        """It is no member any more; if it has not heard of that, it ends now."""
+        if self.running(i):
+            self.kill(i)
+        self.ids = [j for j in self.ids if j != i]
+
+    async def members(self) -> dict[int, dict[str, Any]] | None:
+        """Who belongs to the cell, by id, as the leader says; None when none does."""
+        leader = await self.leader()
+        body = None if leader is None else await self._ask(leader, "/operator/member-list", {})
+        return None if body is None else {member["id"]: member for member in json.loads(body)["members"]}
+
+    async def operate(self, action: str, i: int) -> None:
+        """Ask the leader for a change of one member; what became of it, the members show."""
+        leader, place = await self.leader(), self._places[i]
+        if leader is not None:
+            asked = {"id": i, "address": place.peer_front, "client": place.client, "http": place.http}
+            await self._ask(leader, f"/operator/{action}", asked, OPERATE_S)
 
     # -- its disk ------------------------------------------------------------------------------------------
 
@@ -264,25 +316,31 @@ class Replicas:
 
     async def hand_over(self, i: int) -> bool:
         """Ask it to let another one lead; whether it did."""
-        return await self._ask(i, "/operator/transfer-leader", "POST", HAND_OVER_S) is not None
+        return await self._ask(i, "/operator/transfer-leader", {}, OPERATE_S) is not None
 
-    async def _ask(self, i: int, path: str, method: str = "GET", seconds: float = STATUS_S) -> bytes | None:
-        """The body of an answer; None when there is none, or it is no success."""
+    async def _ask(
+        self, i: int, path: str, asked: dict[str, Any] | None = None, seconds: float = STATUS_S
+    ) -> bytes | None:
+        """The body of an answer; None when there is none, or it is no success. With `asked`, of an operator."""
         host, _, port = self._places[i].http.rpartition(":")
         writer: asyncio.StreamWriter | None = None
         try:
             async with asyncio.timeout(seconds):
                 reader, writer = await asyncio.open_connection(host, int(port))
-                asked = f"{method} {path} HTTP/1.0\r\nHost: {host}\r\nContent-Type: application/json\r\n\r\n"
-                writer.write(asked.encode())
+                head = f"{'GET' if asked is None else 'POST'} {path} HTTP/1.0\r\nHost: {host}\r\n"
+                body = b""
+                if asked is not None:
+                    body = json.dumps(asked).encode()
+                    head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+                writer.write(head.encode() + b"\r\n" + body)
                 answer = await reader.read()
         except (OSError, TimeoutError):
             return None
         finally:
             if writer is not None:
                 writer.transport.abort()
-        head, _, body = answer.partition(b"\r\n\r\n")
-        return body if b" 200 " in head.partition(b"\r\n")[0] else None
+        answered, _, content = answer.partition(b"\r\n\r\n")
+        return content if b" 200 " in answered.partition(b"\r\n")[0] else None
 
     async def leader(self) -> int | None:
         """Who leads; of two that say so, the one with the higher ballot."""
