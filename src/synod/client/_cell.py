@@ -68,7 +68,7 @@ from synod.wire import (
     Change as WireChange,
 )
 
-from ._clock import SystemClock
+from ._clock import clock_here, rng_here
 from ._driver import Driver
 from ._errors import Unavailable
 from ._explain import refused
@@ -131,13 +131,14 @@ class Cell:
     ) -> None:
         self.hosts = parse_hosts(hosts)
         self.timeout = timeout
-        self._clock = clock or SystemClock()
+        self._clock = clock or clock_here()
+        self._rng = rng or rng_here()
         self._session = Session(
             self.hosts,
             options=SessionOptions(
                 session_timeout_ms=session_timeout_ms, last_zxid_seen=session.last_zxid if session else 0
             ),
-            rng=rng or random.Random(),
+            rng=self._rng,
             now=self._clock.monotonic(),
             session_id=session.id if session else 0,
             password=session.password if session else b"",
@@ -248,6 +249,10 @@ class Cell:
     def now(self) -> Micros:
         """The session's clock, which goes on during suspend."""
         return self._clock.monotonic()
+
+    def draw_name(self) -> str:
+        """32 hexadecimal digits that nobody else draws."""
+        return f"{self._rng.getrandbits(128):032x}"
 
     def lease(self, what: str, *, session_id: int | None = None) -> Lease:
         """Watch over the session's lease, on which `what` depends.

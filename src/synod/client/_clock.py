@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
 import time
+from typing import cast
 
-from synod.base import Micros
+from synod.base import Clock, Micros
 
 _BOOTTIME = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 """A lease goes on at the cell while this machine is suspended; CLOCK_MONOTONIC would not notice."""
@@ -25,3 +28,20 @@ class SystemClock:
     def wall_ms(self) -> int:
         """Milliseconds since 1970."""
         return time.time_ns() // 1_000_000
+
+
+def clock_here() -> Clock:
+    """The clock of the running event loop, if it has one of its own: a simulated loop has. Else the system's."""
+    return cast("Clock | None", getattr(_loop_here(), "synod_clock", None)) or SystemClock()
+
+
+def rng_here() -> random.Random:
+    """Chance of the running event loop, if it has its own; else the system's."""
+    return cast("random.Random | None", getattr(_loop_here(), "synod_rng", None)) or random.Random()
+
+
+def _loop_here() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-import uuid
 from typing import TYPE_CHECKING, Final
 
 from synod.base import NoNode, NotApplied, NotEmpty, OutcomeUnknown, SessionExpired, SynodError
@@ -47,7 +46,7 @@ class Contender:
 
     def __init__(self, cell: Cell, directory: str, mark: str, data: bytes) -> None:
         self.directory = directory
-        self.prefix = uuid.uuid4().hex + mark
+        self.prefix = cell.draw_name() + mark
         self.name = ""
         self.czxid = 0
         self.session_id = 0

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import uuid
 from collections.abc import Callable, Coroutine, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -203,9 +202,9 @@ class _Claim:
 
     __slots__ = ("mark", "path")
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, mark: str) -> None:
         self.path = path
-        self.mark = uuid.uuid4().hex.encode()
+        self.mark = mark.encode()
 
 
 class _Claims:
@@ -221,7 +220,7 @@ class _Claims:
 
     def begin(self, path: str) -> _Claim:
         """From now on this may exist."""
-        claim = _Claim(path)
+        claim = _Claim(path, self._cell.draw_name())
         self._open.append(claim)
         return claim
 

@@ -10,26 +10,34 @@ from ._checkers import Holding, Seen, exclusive, watches_ordered
 from ._command import command
 from ._linear import NEVER, STEPS_MAX, Attempt, explain, linearizable, witnessed
 from ._oracles import Oracles
+from ._outcome import Outcome, Violation
 from ._plan import FAULTS, Plan
-from ._world import Outcome, Violation, World, never_fired, run_seed, summary
+from ._processes import Found, Process, Scenario, Simulation, check, run
+from ._world import World, never_fired, run_seed, summary
 
 __all__ = [
     "FAULTS",
     "NEVER",
     "STEPS_MAX",
     "Attempt",
+    "Found",
     "Holding",
     "Oracles",
     "Outcome",
     "Plan",
+    "Process",
+    "Scenario",
     "Seen",
+    "Simulation",
     "Violation",
     "World",
+    "check",
     "command",
     "exclusive",
     "explain",
     "linearizable",
     "never_fired",
+    "run",
     "run_seed",
     "summary",
     "watches_ordered",

@@ -138,6 +138,14 @@ class Client:
             self.world.hang_up(self)
             self.lost()
 
+    def crash(self) -> None:
+        """Its process dies and another begins: nobody ends its session, and what it held stays for a while."""
+        self.hang_up()
+        self._let_go(self.world.now)
+        self.lease_until = 0
+        self.paused_until = 0
+        self._forget_session()
+
     def lost(self) -> None:
         """The connection is gone: what was under way has an unknown outcome."""
         self.conn = 0
@@ -179,6 +187,9 @@ class Client:
     def _session_over(self) -> None:
         self.world.count("session lost")
         self._let_go(self.world.now)
+        self._forget_session()
+
+    def _forget_session(self) -> None:
         self.session = 0
         self.password = bytes(16)
         self.last_zxid = 0
@@ -223,19 +234,20 @@ class Client:
 
     def _begin(self) -> None:
         roll = self.rng.random()
-        if self._contender and not self._holding:
-            self._look_at_queue()
-        elif self._holding:
+        path = f"/r{self.rng.randrange(self.world.plan.keys)}"
+        if self._holding:
             if roll < 0.15:
                 self._release()
             else:
-                self._write(f"/r{self.rng.randrange(self.world.plan.keys)}")
-        elif roll < 0.4:
-            self._write(f"/r{self.rng.randrange(self.world.plan.keys)}")
+                self._write(path)
+        elif self._contender and roll < 0.4:
+            self._look_at_queue()
+        elif roll < 0.6:
+            self._write(path)
             if self.rng.random() < 0.3:  # in the pipe behind the write: answered in order, from after it
                 self._read(f"/r{self.rng.randrange(self.world.plan.keys)}")
-        elif roll < 0.85:
-            self._read(f"/r{self.rng.randrange(self.world.plan.keys)}")
+        elif roll < 0.9 or self._contender:
+            self._read(path)
         else:
             self._contend()
 

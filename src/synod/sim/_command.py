@@ -11,7 +11,8 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 
 from synod.base import UserError, refuse_without_checks
 
-from ._world import Outcome, never_fired, run_seed, summary
+from ._outcome import Outcome
+from ._world import never_fired, run_seed, summary
 
 SHOWN_FAILURES_MAX = 20
 

@@ -77,6 +77,7 @@ class Machine:
         self.doomed = False  # its power fails while it writes next
         self.build = 0  # which bounds and sizes it was built with
         self.slow_until: Micros = 0
+        self.hangs_until: Micros = 0
         self.unreadable_until: Micros = 0
         self.misdirects = False
         self.hurt = False  # its disk was damaged once: at most a minority of machines
@@ -192,6 +193,7 @@ class Machine:
             wall_ms=self.wall_ms(),
         )
         self.replica.observer = self._applies
+        self._tree = tree
         self.world.oracles.begins(self.id, tree.slot)
         self.world.machine_started(self)
         self.drain()
@@ -370,6 +372,8 @@ class Machine:
         if ready.snapshot_install is not None:
             self._jobs.append(ready.snapshot_install)
         self._begin_jobs()
+        if self.replica is None:
+            return  # the disk failed at once: nothing more leaves
         for peer, message, _bulk in ready.messages:
             self._check_durable(message)
             world.network.send(self.id, peer, message)

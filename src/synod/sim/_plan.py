@@ -15,6 +15,7 @@ from synod.replica import ReplicaOptions
 
 FAULTS: Final[dict[str, tuple[str, ...]]] = {
     "builds": ("another build",),
+    "client_crashes": ("client crash",),
     "client_cuts": ("client cut",),
     "client_pauses": ("client pause",),
     "crashes": ("crash", "crash with unsynced writes"),
@@ -33,7 +34,7 @@ FAULTS: Final[dict[str, tuple[str, ...]]] = {
     "replay": ("message replayed",),
     "resets": ("reset",),
     "rot": ("rot in a log", "rot in a snapshot"),
-    "slow_disks": ("slow sync",),
+    "slow_disks": ("slow sync", "disk hangs"),
     "slow_ways": ("slow way",),
     "snapshots": ("snapshot",),
     "suspends": ("suspend",),
@@ -58,13 +59,14 @@ class Plan:
         long_cuts: partitions outlast sessions.
         one_way: partitions that let one direction through.
         resets: connections close and open again.
-        slow_disks: syncs take up to a second.
+        slow_disks: syncs take up to a second, or do not come back for seconds.
         disk_errors: a sync fails; the process stops and starts again.
         write_errors: a write to the active segment fails; the same.
         disk_full: no room for a segment for a while.
         drift: clocks run at different speeds, up to this many parts per million.
         wall_jumps: wall clocks jump by minutes.
-        client_cuts: clients lose their connections.
+        client_crashes: clients die and begin anew; nobody ends their sessions for them.
+        client_cuts: clients lose their connections, or are cut off without being told.
         client_pauses: clients fall silent, long enough to lose their sessions.
         snapshots: snapshots are taken all the time, and logs trimmed behind them.
         hand_overs: leaders are asked to hand over.
@@ -102,6 +104,7 @@ class Plan:
     disk_full: bool
     drift: int
     wall_jumps: bool
+    client_crashes: bool
     client_cuts: bool
     client_pauses: bool
     snapshots: bool
@@ -132,6 +135,7 @@ class Plan:
         def on(share: float = 0.5) -> bool:
             return rng.random() < share
 
+        delay = rng.choice((100, 500, 5_000, 20_000))
         return cls(
             replicas=rng.choice((1, 2, 3, 3, 3, 3, 3, 3, 4, 5, 5, 7)),
             clients=rng.randrange(2, 6),
@@ -150,13 +154,14 @@ class Plan:
             disk_full=on(0.15),
             drift=rng.choice((0, 0, 100, 1_000)),
             wall_jumps=on(0.3),
+            client_crashes=on(0.3),
             client_cuts=on(),
             client_pauses=on(),
             snapshots=on(0.4),
             hand_overs=on(0.3),
             in_flight=rng.choice((1, 1, 1, 2, 4)),
             sequential=on(0.15),
-            delay=rng.choice((100, 500, 5_000, 20_000)),
+            delay=delay,
             session_timeout_ms=rng.choice((1_500, 4_000)),
             fault_every=rng.choice((150, 500, 1_500)) * MILLISECOND,
             loss=rng.choice((0.0, 0.0, 0.02, 0.1, 0.3)),
@@ -169,7 +174,8 @@ class Plan:
             versions=on(0.3),
             members=on(0.3),
             builds=on(0.25),
-            heartbeat=rng.choice((30, 100, 100, 250)) * MILLISECOND,
+            # A cell whose messages take longer than its patience elects for ever: nobody runs one so.
+            heartbeat=max(rng.choice((30, 100, 100, 250)) * MILLISECOND, 5 * delay),
             election_beats=rng.choice((4, 5, 5, 8)),
             small=on(),
         )

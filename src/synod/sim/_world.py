@@ -13,9 +13,8 @@ import hashlib
 import heapq
 import random
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
 from zlib import crc32
 
 from synod.base import (
@@ -40,7 +39,9 @@ from ._linear import Attempt, explain, witnessed
 from ._machine import LEVEL_NEW, Machine
 from ._network import Network
 from ._oracles import Oracles
+from ._outcome import Outcome, Violation
 from ._plan import FAULTS, Plan
+from ._processes import Process
 
 SAFETY_TIME: Final = 15 * SECOND
 MEMBERS_MAX: Final = 7
@@ -48,38 +49,27 @@ MEMBERS_MAX: Final = 7
 LIVENESS_TIME: Final = 30 * SECOND
 """Healed, a cell must elect, catch up and serve everybody within this: many times an election timeout."""
 
-_FAULTY: Final = frozenset({"fault", "operator", "heal", "fast_again", "rebuild", "crash"})
+_FAULTY: Final = frozenset({"fault", "operator", "heal", "fast_again", "rebuild", "crash", "client_heal"})
 """Events that belong to the first phase only."""
+
+CLIENT_PORT: Final = 2181
 
 CELL_ID: Final = "5e" * 16
 
 
-class Violation(Exception):
-    """An oracle's verdict: the system did what it must not do."""
+class Endpoint(Protocol):
+    """A client's end of its connection."""
 
+    id: int
+    conn: int
+    machine: int
+    paused_until: Micros
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What came of a seed.
+    def receive(self, data: bytes) -> None:
+        """Bytes of the replica."""
 
-    Args:
-        violation: what went wrong, or None.
-        trace: hash of everything that happened, in order.
-        faults: how often each fault fired, and each thing worth counting happened.
-        virtual: simulated microseconds.
-        seconds: of one core.
-        operations: client operations that were answered.
-        slots: slots that were applied.
-    """
-
-    seed: int
-    violation: str | None
-    trace: str
-    faults: dict[str, int]
-    virtual: Micros
-    seconds: float
-    operations: int
-    slots: int
+    def lost(self) -> None:
+        """The connection is gone."""
 
 
 class World:
@@ -107,9 +97,15 @@ class World:
         self.first = self.members = Configuration(CELL_ID, members)
         self.machines = {member.id: Machine(self, member.id, self.first) for member in members}
         self.clients = {i: Client(self, i) for i in range(1, self.plan.clients + 1)}
-        self._conns: dict[tuple[int, int], Client] = {}
+        self.processes: dict[int, Process] = {}
+        self.scenario: Callable[[], None] | None = None
+        self.checks: list[Callable[[], None]] = []
+        self.patience = LIVENESS_TIME
+        self._reported: str | None = None
+        self._conns: dict[tuple[int, int], Endpoint] = {}
         self._next_conn = 0
-        self.client_cuts: dict[tuple[int, int], None] = {}
+        self.client_cuts: dict[tuple[int, int], Micros] = {}
+        self._swallowed: dict[tuple[int, int, int], int] = {}  # (client, machine, connection): the machine's life
         self._order_of: dict[tuple[str, int], Micros] = {}
 
     def stream(self, name: str) -> random.Random:
@@ -149,6 +145,11 @@ class World:
             Violation: always.
         """
         raise Violation(text)
+
+    def report(self, text: str) -> None:
+        """A process found something: the run ends after its turn."""
+        if self._reported is None:
+            self._reported = text
 
     def _mark(self, *what: object) -> None:
         self._trace.update(repr((self.now, *what)).encode())
@@ -196,8 +197,9 @@ class World:
     def _on_disk(self, id_: int, life: int) -> None:
         machine = self.machines[id_]
         if machine.life == life:
-            if self.now < machine.paused_until:
-                self.at(machine.paused_until + 1, "disk", id_, life)
+            until = max(machine.paused_until, machine.hangs_until)
+            if self.now < until:
+                self.at(until + 1, "disk", id_, life)
             else:
                 machine.disk_done()
 
@@ -223,6 +225,20 @@ class World:
 
     def _on_client(self, id_: int) -> None:
         self.clients[id_].tick()
+
+    def _on_turn(self, id_: int, life: int) -> None:
+        process = self.processes[id_]
+        if process.life != life:
+            return
+        if self.now < process.paused_until:
+            self.at(process.paused_until + 1, "turn", id_, life)
+            return
+        process.turn()
+        if self._reported is not None:
+            self.violated(self._reported)
+
+    def _on_process(self, id_: int) -> None:
+        self.processes[id_].start()
 
     def _on_bytes_up(self, machine_id: int, life: int, conn: int, data: bytes) -> None:
         machine = self.machines[machine_id]
@@ -285,7 +301,7 @@ class World:
 
     # -- clients' connections ------------------------------------------------------------------------------
 
-    def open_client(self, client: Client, machine_id: int) -> int:
+    def open_client(self, client: Endpoint, machine_id: int) -> int:
         """A client connects to a machine."""
         machine = self.machines[machine_id]
         self._next_conn += 1
@@ -294,27 +310,70 @@ class World:
             machine.replica.client_opened(self._next_conn, machine.now())
         return self._next_conn
 
-    def from_client(self, client: Client, data: bytes) -> None:
+    def machine_at(self, host: str, port: int) -> Machine:
+        """The machine of an address.
+
+        Raises:
+            OSError: there is none.
+        """
+        name, _, id_ = host.rpartition("-")
+        if name != "replica" or not id_.isdecimal() or int(id_) not in self.machines or port != CLIENT_PORT:
+            raise OSError(f"{host}:{port} is no address of this simulated cell")
+        return self.machines[int(id_)]
+
+    def cut_client(self, client: int, machine: int, length: Micros) -> None:
+        """Let nothing through between a client and a machine for a while; nobody is told."""
+        until = max(self.client_cuts.get((client, machine), 0), self.now + length)
+        self.client_cuts[client, machine] = until
+        self.at(until, "client_heal", client, machine)
+
+    def _on_client_heal(self, client: int, machine: int) -> None:
+        """What was swallowed is missed now: such connections break."""
+        if self.client_cuts.get((client, machine), 0) > self.now:
+            return
+        self.client_cuts.pop((client, machine), None)
+        for swallowed in [key for key in self._swallowed if key[:2] == (client, machine)]:
+            life, conn = self._swallowed.pop(swallowed), swallowed[2]
+            self.at(self.now, "hung_up", machine, conn)
+            self.at(self.now, "conn_gone", machine, life, conn)
+
+    def _swallows(self, client: Endpoint, machine: Machine, conn: int) -> bool:
+        """Whether what is sent between them is lost: on a connection, from the first loss on."""
+        key = (client.id, machine.id, conn)
+        if key in self._swallowed:
+            return True
+        if (client.id, machine.id) not in self.client_cuts:
+            return False
+        self._swallowed[key] = machine.life
+        self.count("client's message cut")
+        return True
+
+    def from_client(self, client: Endpoint, data: bytes) -> None:
         """Bytes on their way up."""
-        if client.conn:
+        if client.conn and not self._swallows(client, self.machines[client.machine], client.conn):
             machine = self.machines[client.machine]
             delay = self._order(("up", client.conn))
             self.at(delay, "bytes_up", client.machine, machine.life, client.conn, data)
 
     def to_client(self, machine: Machine, conn: int, data: bytes) -> None:
         """Bytes on their way down."""
-        self.at(self._order(("down", conn)), "bytes_down", machine.id, conn, data)
+        client = self._conns.get((machine.id, conn))
+        if client is None or not self._swallows(client, machine, conn):
+            self.at(self._order(("down", conn)), "bytes_down", machine.id, conn, data)
 
     def close_client(self, machine: Machine, conn: int) -> None:
         """A replica closes a client's connection, after what it had sent."""
-        self.at(self._order(("down", conn)), "hung_up", machine.id, conn)
+        client = self._conns.get((machine.id, conn))
+        if client is None or not self._swallows(client, machine, conn):
+            self.at(self._order(("down", conn)), "hung_up", machine.id, conn)
         self.after(1, "conn_gone", machine.id, machine.life, conn)
 
-    def hang_up(self, client: Client) -> None:
+    def hang_up(self, client: Endpoint) -> None:
         """A client closes its connection."""
         machine = self.machines[client.machine]
         self._conns.pop((client.machine, client.conn), None)
-        self.at(self._order(("up", client.conn)), "conn_gone", client.machine, machine.life, client.conn)
+        if not self._swallows(client, machine, client.conn):
+            self.at(self._order(("up", client.conn)), "conn_gone", client.machine, machine.life, client.conn)
 
     def _order(self, key: tuple[str, int]) -> Micros:
         when = max(self._order_of.get(key, 0) + 1, self.now + self.network.delay() // 2)
@@ -352,6 +411,7 @@ class World:
                 "wall_jumps",
                 "client_cuts",
                 "client_pauses",
+                "client_crashes",
                 "hand_overs",
                 "loss",
                 "slow_ways",
@@ -440,7 +500,11 @@ class World:
             self.network.disconnect(machine.id, other)
 
     def _fault_slow_disks(self, machine: Machine) -> None:
-        machine.slow_until = self.now + self._faults.randrange(200_000, 3 * SECOND)
+        if self._faults.random() < 0.3:
+            self.count("disk hangs")
+            machine.hangs_until = self.now + self._faults.randrange(500_000, 6 * SECOND)
+        else:
+            machine.slow_until = self.now + self._faults.randrange(200_000, 3 * SECOND)
 
     def _fault_disk_errors(self, machine: Machine) -> None:
         machine.fail_next_sync = True
@@ -456,17 +520,39 @@ class World:
         machine.wall_offset_ms = self._faults.randrange(-600_000, 600_000)
 
     def _fault_client_cuts(self, _machine: Machine) -> None:
-        client = self.clients[self._faults.choice(list(self.clients))]
-        if client.conn:
-            self.count("client cut")
+        client = self._anybody()
+        if client is None:
+            return
+        self.count("client cut")
+        if isinstance(client, Process) or self._faults.random() < 0.5:
+            for machine in self.machines:
+                self.cut_client(client.id, machine, self._faults.randrange(100_000, 6 * SECOND))
+        else:
             client.hang_up()
 
     def _fault_client_pauses(self, _machine: Machine) -> None:
-        client = self.clients[self._faults.choice(list(self.clients))]
-        if client.paused_until > self.now:
+        client = self._anybody()
+        if client is None or client.paused_until > self.now:
             return  # a longer pause would let what arrives later overtake what waits for the end of this one
         self.count("client pause")
         client.paused_until = self.now + self._faults.randrange(100_000, 6 * SECOND)
+
+    def _fault_client_crashes(self, _machine: Machine) -> None:
+        client = self._anybody()
+        if isinstance(client, Client):
+            self.count("client crash")
+            client.crash()
+        elif client is not None and client.alive:
+            self.count("client crash")
+            client.kill()
+
+    def _anybody(self) -> Client | Process | None:
+        """Some client, or some process of a scenario that has something left to do."""
+        everybody: list[Client | Process] = [
+            *self.clients.values(),
+            *(p for p in self.processes.values() if not p.finished),
+        ]
+        return self._faults.choice(everybody) if everybody else None
 
     def _fault_hand_overs(self, machine: Machine) -> None:
         if machine.replica is not None and machine.running and machine.replica.paxos.role == "leader":
@@ -651,6 +737,8 @@ class World:
             machine.start()
         for id_ in self.clients:
             self.after(self._faults.randrange(1_000, 300_000), "client", id_)
+        if self.scenario is not None:
+            self.scenario()
         self.after(SECOND, "fault")
         if self.plan.members:
             self.after(SECOND, "operator")
@@ -664,6 +752,7 @@ class World:
             # Pauses end by themselves: what waits for their end must not be overtaken by what comes now.
             machine.full_until = 0
             machine.slow_until = 0
+            machine.hangs_until = min(machine.hangs_until, self.now)
             machine.fail_next_sync = False
             machine.fail_next_write = False
             machine.doomed = False
@@ -676,6 +765,9 @@ class World:
             if machine.replica is None:
                 machine.start()
             self.wake_at(machine, self.now + 1)
+        for client_id, machine_id in list(self.client_cuts):
+            self.client_cuts[client_id, machine_id] = self.now
+            self._on_client_heal(client_id, machine_id)
         for client in self.clients.values():
             client.finished = 0
 
@@ -685,11 +777,10 @@ class World:
         Raises:
             Violation: they do not, in a time that is many times an election timeout.
         """
-        until = self.now + LIVENESS_TIME
-        while any(client.finished < 3 for client in self.clients.values()):
+        until = self.now + self.patience
+        while stuck := self._unfinished():
             if self.now >= until:
-                stuck = [client.id for client in self.clients.values() if client.finished < 3]
-                self.violated(f"after healing, the clients {stuck} get nothing done in {LIVENESS_TIME // SECOND} s")
+                self.violated(f"after healing, {', '.join(stuck)} get nothing done in {self.patience // SECOND} s")
             self.run(self.now + 200 * MILLISECOND)
         self.quiet = True
         while not self._settled():
@@ -714,6 +805,11 @@ class World:
         if set(levels.values()) != {LEVEL_NEW}:
             self.violated(f"all replicas know level {LEVEL_NEW}, and they run at {levels}")
         self.count("level raised")
+
+    def _unfinished(self) -> list[str]:
+        """Who has not got on since everything healed."""
+        stuck = [f"client {client.id}" for client in self.clients.values() if client.finished < 3]
+        return stuck + [f"process {p.name}" for p in self.processes.values() if p.waited and not p.finished]
 
     def _sound(self) -> list[Machine]:
         """The machines that must be there in the end: not those that may not start or vote for what they lost."""
@@ -750,6 +846,8 @@ class World:
         wrong = exclusive(self.holdings)
         if wrong is not None:
             self.violated(wrong)
+        for check in self.checks:
+            check()
         self._judge_watches()
         self._judge_registers()
 
@@ -804,12 +902,16 @@ class World:
 
 def run_seed(seed: int, plan: Plan | None = None) -> Outcome:
     """Run one seed, both phases and all judges."""
+    return judged(World(seed, plan), SAFETY_TIME)
+
+
+def judged(world: World, safety_time: Micros) -> Outcome:
+    """Run a world through both phases and past all judges."""
     began = time.process_time()
-    world = World(seed, plan)
     violation = None
     try:
         world.begin()
-        world.run(world.now + SAFETY_TIME)
+        world.run(world.now + safety_time)
         world.heal()
         world.demand_progress()
         world.judge()
@@ -817,8 +919,11 @@ def run_seed(seed: int, plan: Plan | None = None) -> Outcome:
         violation = f"{type(found).__name__}: {found}"
     except Exception as broken:  # noqa: BLE001 -- whatever the system under test raises is a finding
         violation = f"{type(broken).__name__}: {broken}"
+    finally:
+        for process in world.processes.values():
+            process.bury()
     return Outcome(
-        seed=seed,
+        seed=world.seed,
         violation=violation,
         trace=world.trace(),
         faults=dict(sorted(world.counts.items())),
