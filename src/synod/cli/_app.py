@@ -628,6 +628,21 @@ def sim(
 
 
 @app.command()
+def replay(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="recording-*.synodrec in a replica's data directory")],
+    as_json: JsonOption = False,
+) -> None:
+    """Do again what a recorded replica did, and compare every output: `[recorder] bytes` in its config records it.
+
+    Example: synod replay synod-data/replica-1/recording-00000002.synodrec
+    """
+    with reported():
+        from synod.server import replay_command
+
+        raise SystemExit(replay_command(file, json_output=as_json))
+
+
+@app.command()
 def demo(
     requests: Annotated[str | None, typer.Option("--requests", metavar="FILE|-", help="JSON lines")] = None,
     keep: Annotated[bool, typer.Option("--keep", help="keep serving after the stream")] = False,

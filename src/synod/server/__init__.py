@@ -8,6 +8,7 @@ from __future__ import annotations
 from ._config import Address, Config, Limits, apply_override, load_config, parse_config
 from ._host import Host, is_compiled
 from ._parent import dying_with_parent
+from ._replay import Replayed, replay, replay_command
 from ._run import Server, event_loop, serve
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Config",
     "Host",
     "Limits",
+    "Replayed",
     "Server",
     "apply_override",
     "dying_with_parent",
@@ -22,5 +24,7 @@ __all__ = [
     "is_compiled",
     "load_config",
     "parse_config",
+    "replay",
+    "replay_command",
     "serve",
 ]

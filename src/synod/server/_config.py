@@ -76,6 +76,8 @@ class Config:
     heartbeat_ms: int = 100
     election_timeout_ms: int = 500
     limits: Limits = field(default_factory=Limits)
+    recorder_bytes: int = 0
+    """For recordings of this replica's inputs, `synod replay`; 0 is none."""
 
     @property
     def configuration(self) -> Configuration:
@@ -157,6 +159,7 @@ _TOP: Final = frozenset(
         "listen",
         "peers",
         "reads",
+        "recorder",
         "session",
         "timing",
         "tls",
@@ -164,6 +167,7 @@ _TOP: Final = frozenset(
 )
 _SESSION: Final = {"timeout_ms_min": (100, 3_600_000), "timeout_ms_max": (100, 3_600_000)}
 _TIMING: Final = {"heartbeat_ms": (10, 10_000), "election_timeout_ms": (50, 60_000)}
+_RECORDER: Final = {"bytes": (0, 1 << 40)}
 _LIMITS: Final = {
     "connections": (1, 1_000_000),
     "connections_per_address": (1, 1_000_000),
@@ -212,6 +216,7 @@ def parse_config(document: Mapping[str, Any], path: str) -> Config:
         incarnation=_integer({"incarnation": 1, **document}, "incarnation", path, 1, 1 << 30),
         reads=reads,
         limits=Limits(**limits),
+        recorder_bytes=_numbers(document, "recorder", _RECORDER, path).get("bytes", 0),
         **session,
         **timing,
     )

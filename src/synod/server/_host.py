@@ -13,8 +13,8 @@ import random
 import secrets
 import sys
 import time
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Iterable
+from typing import Any, Final
 
 from synod import __version__
 from synod.base import MILLISECOND, Change, DataDirError, Micros, Rng, Slot
@@ -26,6 +26,7 @@ from ._config import Config
 from ._disk import DiskThread
 from ._metrics import DISK_STALL_S, LOOP_STALL, Latency, Measures
 from ._peers import PeerConnection
+from ._recorder import Recorder, start_of
 from ._words import ClientLine
 
 logger = logging.getLogger("synod.server")
@@ -86,6 +87,7 @@ class Host:
         self._on_stop = on_stop
         self._fs = fs or RealFileSystem()
         self._on_members = on_members
+        self._recorder: Recorder | None = None
         store = Store.open(
             self._fs,
             config.data_dir,
@@ -100,24 +102,38 @@ class Host:
             for warning in recovered.warnings:
                 logger.warning("%s", warning)
             configuration = store.identity.configuration
-            if recovered.snapshot_slot:
-                tree = _restore(store, config.data_dir)
+            chunks: Iterable[bytes] | None = store.snapshot_chunks() if recovered.snapshot_slot else None
+            if config.recorder_bytes and fs is None:
+                self._recorder = Recorder(config.data_dir, config.recorder_bytes, store.boot)
+                chunks = None if chunks is None else list(chunks)
+            if chunks is not None:
+                tree = _restore(chunks, config.data_dir)
             else:
                 tree = Tree(zxid=fresh_zxid, configuration=configuration.encode())
+            made: dict[str, Any] = {
+                "id": config.id,
+                "configuration": configuration,
+                "incarnation": store.identity.incarnation,
+                "disk": store.identity.disk,
+                "options": config.options,
+                "boot": store.boot,
+                "now": monotonic(),
+                "wall_ms": wall_ms(),
+            }
+            recorder = self._recorder
             self.replica = Replica(
-                id=config.id,
-                configuration=configuration,
-                incarnation=store.identity.incarnation,
-                disk=store.identity.disk,
-                options=config.options,
+                **made,
                 recovered=recovered,
                 tree=tree,
-                boot=store.boot,
-                rng=_seeded(),
-                draw_secret=secrets.token_bytes,
-                now=monotonic(),
-                wall_ms=wall_ms(),
+                rng=_seeded() if recorder is None else recorder.rng(),
+                draw_secret=secrets.token_bytes if recorder is None else recorder.draw_secret,
             )
+            if recorder is not None:
+                start = start_of(
+                    replica=made, recovered=recovered, seed=recorder.seed, chunks=chunks, fresh_zxid=fresh_zxid
+                )
+                recorder.begin(start)
+                self.replica = recorder.record(self.replica)
         except BaseException:
             store.close()
             raise
@@ -207,6 +223,8 @@ class Host:
         for peer in (*self._mains.values(), *self._bulks.values()):
             peer.close()
         self.disk.stop()
+        if self._recorder is not None:
+            self._recorder.close()
         self._store.close()
         gc.enable()
 
@@ -554,14 +572,14 @@ class Host:
         ]
 
 
-def _restore(store: Store, directory: str) -> Tree:
+def _restore(chunks: Iterable[bytes], directory: str) -> Tree:
     """The state that the latest snapshot holds.
 
     Raises:
         DataDirError: a newer version wrote it, by rules that this one does not know.
     """
     try:
-        return Tree.restore(store.snapshot_chunks())
+        return Tree.restore(chunks)
     except UnknownCommand as unknown:
         raise DataDirError(f"{directory} cannot be used by this version of synod: {unknown}") from unknown
 
