@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from paxos_cell import Disk, configuration_of
 
-from synod.base import Ballot
+from synod.base import Ballot, Change, Configuration
 from synod.paxos import (
     Accepted,
     HeartbeatAck,
@@ -39,6 +39,7 @@ VOTERS = (1, 2, 3)
 LINKS = tuple((a, b) for a in VOTERS for b in VOTERS if a != b)
 QUORUM = 2
 OPENING = b"open"
+ALL_VOTE = configuration_of(VOTERS)
 
 
 class NoChance:
@@ -87,6 +88,7 @@ class Global(NamedTuple):
     crashes: int
     resets: int
     asks: int
+    changes: int
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,9 @@ class Scope:
         ordered: a connection delivers in order, as TCP does; else each message comes when it likes.
         late: replicas whose writes may become durable later; those of the others are durable at once.
         ignored: kinds of messages that are always lost.
+        members: the first configuration, of all three replicas.
+        after: what a leader may change it to.
+        changes: how often that may be proposed.
     """
 
     ordered: bool = True
@@ -111,6 +116,9 @@ class Scope:
     asking: tuple[int, ...] = VOTERS
     states_max: int = 5_000_000
     ignored: tuple[type, ...] = ()
+    members: Configuration = ALL_VOTE
+    after: Configuration = ALL_VOTE
+    changes: int = 0
 
 
 class Explorer:
@@ -143,6 +151,7 @@ class Explorer:
                     "counting": next((part.ballot for part in (paxos._candidacy, paxos._reign) if part), None),
                     "may_stand": paxos.role != "leader" and paxos._candidacy is None,
                     "may_propose": paxos.can_propose,
+                    "may_change": paxos.can_change and paxos.configuration == self.scope.members,
                     "held": {slot: entry.value for slot, entry in local.disk.entries.items()},
                 }
             )
@@ -151,7 +160,7 @@ class Explorer:
     def birth(self, me: int, disk: Disk, life: int) -> Local:
         paxos = Paxos(
             me=me,
-            configuration=configuration_of(VOTERS),
+            configuration=self.scope.members,
             options=self.options,
             durable=disk.durable(),
             applied=0,
@@ -304,6 +313,7 @@ class Explorer:
             scope.crashes,
             scope.resets,
             scope.asks,
+            scope.changes,
         )
 
     def after(self, state: Global, i: int, event: tuple[Any, ...], **changes: Any) -> Global:
@@ -341,6 +351,10 @@ class Explorer:
                 value = b"%d by %d" % (state.proposals, i)
                 after = self.after(state, i, ("propose", value), proposals=state.proposals - 1)
                 yield f"{i} proposes {value!r}", after
+            if state.changes and facts["may_change"]:
+                change = Change(scope.after, scope.members.digest(), bytes((i,)) * 16)
+                after = self.after(state, i, ("propose", change.encode()), changes=state.changes - 1)
+                yield f"{i} proposes other members", after
             if state.crashes and i in scope.crashing:
                 yield f"{i} crashes", self.crash(state, i)
             if state.asks and i in scope.asking:

@@ -7,7 +7,8 @@ are not empty is asserted as well: how many states there are, and how many diffe
 from __future__ import annotations
 
 import pytest
-from paxos_explorer import Explorer, Scope
+from paxos_cell import configuration_of
+from paxos_explorer import ALL_VOTE, Explorer, Scope
 
 import synod.paxos._gate as gate_module
 import synod.paxos._leader as leader_module
@@ -15,6 +16,9 @@ from synod.paxos import Chosen, Fetch, Heartbeat, HeartbeatAck, Paxos, Preempted
 
 BEATS = (Heartbeat, HeartbeatAck, Preempted)
 LEARNING = (Fetch, Slots, Chosen)
+
+TWO_AND_A_LEARNER = configuration_of((1, 2), (3,))
+PROMOTED = TWO_AND_A_LEARNER.promoted(3, 0)
 
 SCOPES = {
     "one leader, a wire in no order": (Scope(ordered=False, stands=1), 20_000, 3),
@@ -37,6 +41,17 @@ SCOPES = {
         Scope(standing=(1,), crashes=1, crashing=(1,), late=(1,), ignored=BEATS),
         9_000,
         4,
+    ),
+    "two leaders promote a learner": (
+        Scope(members=TWO_AND_A_LEARNER, after=PROMOTED, changes=2, standing=(1, 2), ignored=BEATS),
+        75_000,
+        12,
+    ),
+    "two leaders remove a voter": (Scope(after=ALL_VOTE.removed(3), changes=2, ignored=BEATS), 200_000, 16),
+    "a leader is removed by what it leaves behind": (
+        Scope(after=ALL_VOTE.removed(1), changes=1, ignored=(*BEATS, Fetch, Slots)),
+        70_000,
+        16,
     ),
     "two leaders, a read": (Scope(asks=1, ignored=(Fetch, Slots, Chosen, Preempted)), 250_000, 8),
 }
