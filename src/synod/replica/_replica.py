@@ -805,7 +805,9 @@ class Replica:
         self._board.voters = self.configuration.voters
         ids = ", ".join(f"{m.id} ({m.role})" if m.role != "voter" else str(m.id) for m in self.configuration.members)
         self._note("members", f"the members of the cell are {ids}")
-        if not self.has_left:
+        if self.has_left:
+            self.front.close_all("this replica was removed from the cell; others serve its clients")
+        else:
             self._out.peer_closes.extend(peer for peer in self._connected if self._no_member(self._hellos[peer]))
         me = self.configuration.member(self.id)
         if me is not None and me.incarnation == self.incarnation and me.disk not in (0, self._disk):

@@ -54,17 +54,17 @@ class Network:
             wait *= self._rng.randrange(2, 20)
         return wait
 
-    def connect(self, a: int, b: int) -> None:
-        """Open the connection of a pair where both ends run and nothing is cut."""
+    def connect(self, a: int, b: int) -> bool:
+        """Open the connection of a pair where both ends run and nothing is cut; True when one refuses the other."""
         pair = self._pair(a, b)
         one, two = self._world.machines[a], self._world.machines[b]
         if pair in self.open or one.replica is None or two.replica is None or not (one.running and two.running):
-            return
+            return False
         if (a, b) in self.cut or (b, a) in self.cut:
-            return
+            return False
         hellos = (self._greets(two, one), self._greets(one, two))
         if hellos[0] is None or hellos[1] is None:
-            return
+            return True
         self.open[pair] = None
         self._life[pair] = self._life.get(pair, 0) + 1
         self._free[a, b] = self._free[b, a] = self._world.now
@@ -73,6 +73,7 @@ class Network:
             if machine.replica is not None:
                 machine.replica.peer_connected(hello, machine.now())
                 machine.drain()
+        return False
 
     def _greets(self, host: Machine, guest: Machine) -> Hello | None:
         """The hello of a replica, if another one talks to it: it must, unless its disk lost something or it left."""

@@ -190,9 +190,9 @@ class World:
         pair = (min(a, b), max(a, b))
         if pair in self.network.open:
             return
-        self.network.connect(a, b)
+        refused = self.network.connect(a, b)
         if pair not in self.network.open:
-            self.after(100_000, "connect", a, b)
+            self.after(SECOND if refused else 100_000, "connect", a, b)
 
     def _on_disk(self, id_: int, life: int) -> None:
         machine = self.machines[id_]
