@@ -209,7 +209,7 @@ def _changed(document: dict, where: str, value: object) -> dict:
 
 
 WRONG = [
-    ("colour", "red", "unknown key colour; known are cell_id, contacts, data_dir, id, incarnation"),
+    ("colour", "red", "unknown key colour; known are began_with, cell_id, contacts, data_dir"),
     ("listen.clients", "127.0.0.1:1", "unknown key listen.clients; known are client, http, peer"),
     ("peers.adress", "127.0.0.1:1", "unknown key peers.adress; known are address, id"),
     ("session.timeout_ms", 5, "unknown key session.timeout_ms; known are timeout_ms_max, timeout_ms_min"),

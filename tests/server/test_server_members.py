@@ -14,6 +14,9 @@ from kazoo.client import KazooClient
 from kazoo.exceptions import KazooException
 
 from _cells import PATIENCE_S, SETTINGS, SYNOD, RealCell, sentence, synod, wait_for
+from synod.base import Configuration, Member
+from synod.server import load_config
+from synod.server._config import joining_config  # as the leader's answer holds it
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -117,6 +120,39 @@ class Load:
         for client in self._clients:
             client.stop()
             client.close()
+
+
+@pytest.mark.parametrize(("backup", "begins_at"), [("", 0), ("ab" * 16, 77)])
+def test_the_config_of_who_joins_gives_the_first_configuration_and_those_to_call(
+    backup: str, begins_at: int, tmp_path
+) -> None:
+    """Its digest stands in the hello, of a cell that began with a backup as well; the members may be others by now."""
+    first = Configuration(
+        "5e" * 16, tuple(Member(i, f"127.0.0.1:{7000 + i}") for i in (1, 2, 3)), backup=backup, begins_at=begins_at
+    )
+    now = first.replaced(2, "127.0.0.1:7102").added(4, "127.0.0.1:7004")
+    template = tmp_path / "leader.toml"
+    template.write_text(
+        f'id = 1\ncell_id = "{first.cell_id}"\ndata_dir = "data"\nreads = "sequential"\n'
+        '[listen]\nclient = "127.0.0.1:1"\npeer = "127.0.0.1:7001"\n[session]\ntimeout_ms_min = 1_500\n'
+        '[[peers]]\nid = 1\naddress = "127.0.0.1:7001"\n'
+    )
+    member = now.member(4)
+    assert member is not None
+    text = joining_config(
+        member, first, now, load_config(str(template)), client="127.0.0.1:2184", http="127.0.0.1:8004"
+    )
+    made = tmp_path / "replica-4.toml"
+    made.write_text(text)
+    config = load_config(str(made))
+    assert config.configuration == first
+    assert (config.id, config.incarnation, str(config.peer)) == (4, 1, "127.0.0.1:7004")
+    assert (config.reads, config.timeout_ms_min) == ("sequential", 1_500)
+    assert {m.id: m.address for m in config.known_members} == {
+        1: "127.0.0.1:7001",
+        2: "127.0.0.1:7102",
+        3: "127.0.0.1:7003",
+    }
 
 
 def test_three_grow_to_five_the_leader_goes_and_a_wiped_replica_is_replaced(cell: Cell) -> None:

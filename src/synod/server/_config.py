@@ -56,6 +56,8 @@ class Config:
         peers: the first configuration of the cell; who joins later is not in it.
         contacts: members to call instead of `peers`, until the replica knows its cell's members itself.
         incarnation: which life of its id this is; `synod member` says so when there is a second one.
+        backup: if the cell began with one, the digest of its state: part of the first configuration.
+        begins_at: the slot of that backup.
 
     Raises:
         ConfigError: something is missing, unknown, or contradicts itself; the text names it.
@@ -70,6 +72,8 @@ class Config:
     peers: tuple[Member, ...]
     contacts: tuple[Member, ...] = ()
     incarnation: int = 1
+    backup: str = ""
+    begins_at: int = 0
     reads: ReadMode = "linearizable"
     timeout_ms_min: int = 4_000
     timeout_ms_max: int = 60_000
@@ -82,7 +86,8 @@ class Config:
     @property
     def configuration(self) -> Configuration:
         """The first configuration of the cell."""
-        return Configuration(self.cell_id, tuple(sorted(self.peers)))
+        members = tuple(sorted(self.peers))
+        return Configuration(self.cell_id, members, backup=self.backup, begins_at=self.begins_at)
 
     @property
     def known_members(self) -> tuple[Member, ...]:
@@ -150,10 +155,11 @@ def apply_override(document: dict[str, Any], override: str) -> None:
 
 _TOP: Final = frozenset(
     {
-        "id",
+        "began_with",
         "cell_id",
         "contacts",
         "data_dir",
+        "id",
         "incarnation",
         "limits",
         "listen",
@@ -201,6 +207,9 @@ def parse_config(document: Mapping[str, Any], path: str) -> Config:
     reads = document.get("reads", "linearizable")
     if reads not in ("linearizable", "sequential"):
         raise ConfigError(f'{path}: reads is "linearizable" or "sequential", not {reads!r}')
+    began = document.get("began_with")
+    if began is not None:
+        _demand_known(_table(document, "began_with", path), frozenset({"backup", "slot"}), path, "began_with.")
     session = _numbers(document, "session", _SESSION, path)
     timing = _numbers(document, "timing", _TIMING, path)
     limits = _numbers(document, "limits", _LIMITS, path)
@@ -213,6 +222,8 @@ def parse_config(document: Mapping[str, Any], path: str) -> Config:
         http=http,
         peers=members,
         contacts=_members(document, path, "contacts") if "contacts" in document else (),
+        backup="" if began is None else _string(began, "backup", path, "began_with."),
+        begins_at=0 if began is None else _integer(began, "slot", path, 1, 1 << 62, "began_with."),
         incarnation=_integer({"incarnation": 1, **document}, "incarnation", path, 1, 1 << 30),
         reads=reads,
         limits=Limits(**limits),
@@ -311,6 +322,7 @@ def joining_config(
             listen,
             *section("session", timeout_ms_min=config.timeout_ms_min, timeout_ms_max=config.timeout_ms_max),
             *section("timing", heartbeat_ms=config.heartbeat_ms, election_timeout_ms=config.election_timeout_ms),
+            *([f'[began_with]\nbackup = "{first.backup}"\nslot = {first.begins_at}\n'] if first.backup else []),
             *tables("peers", first.members),
             *tables("contacts", others),
         ]
