@@ -308,6 +308,7 @@ STATUS = {
     "readable": bool,
     "read_only": bool,
     "abstaining": bool,
+    "damage": list,
     "chosen_slot": int,
     "snapshot_slot": int,
     "outstanding": int,

@@ -54,11 +54,12 @@ class DigestBoard:
         others = sorted(voter for voter in self.voters if board.get(voter, mine) != mine)
         if not others or tally.get(mine, 0) >= quorum:
             return None
-        if any(count >= quorum for count in tally.values()):
-            return (
-                f"the state of this replica at slot {slot} has the digest {mine.hex()}, "
-                f"a quorum of the cell has another: its data must be replaced from its peers"
-            )
+        for other, count in tally.items():
+            if count >= quorum:
+                return (
+                    f"the state of this replica at slot {slot} has the digest {mine.hex()}, a quorum of the cell has "
+                    f"{other.hex()}: its data must be replaced from its peers"
+                )
         if len(tally) > 1 and sum(tally.values()) == len(self.voters):
             return (
                 f"the replicas disagree about the state at slot {slot} and no quorum agrees on one digest "

@@ -1247,6 +1247,23 @@ class Replica:
         return paxos.quorum_connected or paxos.read_only
 
     @property
+    def is_damaged(self) -> bool:
+        """Whether something that was durable here is damaged and not yet learned from the peers again."""
+        return bool(self.paxos.unknown) or self.paxos.repairing
+
+    def why_not_ready(self) -> str:
+        """Why nothing can be read here, for people."""
+        if self.stopped is not None:
+            return f"this replica stops: {self.stopped}"
+        if self._fresh:
+            return "this disk holds nothing: it waits until every other voter has welcomed it"
+        if not self._has_room:
+            return "there is no room on the disk"
+        if self.is_damaged:
+            return "something on this disk is damaged, and not yet learned from the peers"
+        return "no leader with a quorum is heard"
+
+    @property
     def role(self) -> str:
         """`leader`, `follower` or `electing` of a voter; `learner` or `observer` of who never votes, or not yet."""
         if self.paxos.votes:

@@ -105,7 +105,8 @@ def admin_server(host: Host, listening: socket.socket) -> tuple[Server, list[soc
     async def readyz(_: Request) -> Response:
         if host.replica.can_read:
             return PlainTextResponse("ready\n")
-        return PlainTextResponse("no leader with a quorum is heard\n", status_code=503)
+        reasons = [host.replica.why_not_ready(), *host.damage]
+        return PlainTextResponse("".join(f"{reason}\n" for reason in reasons), status_code=503)
 
     async def metrics(_: Request) -> Response:
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)

@@ -524,6 +524,11 @@ class Host:
 
     # -- what others may know ------------------------------------------------------------------------------
 
+    @property
+    def damage(self) -> list[str]:
+        """What was found damaged at the start, by file and record, until it is learned from the peers again."""
+        return list(self._store.recovered.warnings) if self.replica.is_damaged else []
+
     def status(self) -> dict[str, object]:
         """What `/status`, the metrics and the four-letter words are made of."""
         replica = self.replica
@@ -542,6 +547,7 @@ class Host:
             "compiled": is_compiled(),
             "readable": replica.can_read,
             "abstaining": replica.paxos.abstaining,
+            "damage": self.damage,
             "voters": len(replica.configuration.voters),
             "members": len(replica.configuration.members),
             "synced": {

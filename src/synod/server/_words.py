@@ -32,6 +32,7 @@ STATUS: Final = (
     "readable",
     "read_only",
     "abstaining",
+    "damage",
     "applied_slot",
     "chosen_slot",
     "zxid",

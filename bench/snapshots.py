@@ -1,0 +1,229 @@
+"""`python -m bench.snapshots`: what snapshots, backups, starts and transfers cost with a million znodes.
+
+A cell of three is filled; then each part is measured under a steady load of writes where that is asked for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from array import array
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+from ._fill import fill
+from ._load import Paced, pace
+from ._proc import resident_mib
+from ._zookeeper import ZooKeeperClient
+from .peers import COMPILED_PYTHON, SynodCell
+
+LOG_BYTES_MAX: Final = 1 << 34
+"""No replica takes a snapshot by itself: they are asked for, one at a time."""
+
+LOG_BYTES: Final = 128 << 20
+RATE: Final = 5_000
+WRITERS: Final = 16
+WITHIN_S: Final = 120.0
+_IGNORED: Final[array[float]] = array("d")
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(prog="python -m bench.snapshots", description=__doc__)
+    parser.add_argument("--znodes", type=int, default=1_000_000)
+    parser.add_argument("--seconds", type=float, default=20.0, help="of each load")
+    parser.add_argument("--compiled", action="store_true", help="the core of make compiled")
+    options = parser.parse_args()
+    gc.freeze()
+    gc.disable()
+    python = str(COMPILED_PYTHON) if options.compiled else sys.executable
+    with tempfile.TemporaryDirectory(prefix="synod-bench-") as name:
+        directory = Path(name)
+        cell = SynodCell(directory / "cell", settings={"limits.snapshot_log_bytes": LOG_BYTES_MAX}, pythons=(python,))
+        with cell:
+            run(cell, directory, options.znodes, options.seconds)
+    return 0
+
+
+def run(cell: SynodCell, directory: Path, znodes: int, seconds: float) -> None:
+    """All parts, on a cell that has just started."""
+    began = time.perf_counter()
+    fill(cell, 0, znodes, b"x" * 100)
+    tell("fill", seconds=time.perf_counter() - began, znodes=znodes, resident_mib=round(resident_mib(cell)))
+    settle(cell)
+    tell("steady load", **loaded(cell, seconds, lambda: None))
+    leader = cell.leader()
+    assert leader is not None
+    for who, number in (("a follower", (leader + 1) % 3), ("the leader", leader)):
+        file = directory / f"{number}.synod"
+        took: list[float] = []
+
+        def back_up(number: int = number, file: Path = file, took: list[float] = took) -> None:
+            started = time.perf_counter()
+            hosts = f"127.0.0.1:{cell.ports[number]}"
+            subprocess.run([*cell.processes.commands[number][:3], "backup", "--cell", hosts, str(file)], check=True)
+            took.append(time.perf_counter() - started)
+
+        found = loaded(cell, seconds, back_up)
+        tell(f"backup of {who} under load", took_s=took, bytes=file.stat().st_size, **found)
+    recover(cell, leader)
+    install(cell, directory, seconds)
+
+
+def loaded(cell: SynodCell, seconds: float, work: Callable[[], None]) -> dict[str, Any]:
+    """Write at a steady rate while `work` is done in another thread."""
+    clients = [ZooKeeperClient(cell.ports[i % 3], i, b"x" * 100, "write") for i in range(WRITERS)]
+    for client in clients:
+        client.prepare()
+    helper = threading.Thread(target=work)
+    helper.start()
+    try:
+        found: Paced = pace(clients, RATE, seconds)
+    finally:
+        helper.join()
+        for client in clients:
+            with suppress(OSError, RuntimeError):
+                client.close()
+    return {key: value for key, value in asdict(found).items() if key != "gaps"} | {"gaps": found.gaps[:10]}
+
+
+def recover(cell: SynodCell, leader: int) -> None:
+    """A follower with its snapshot and so much log behind it is killed and started again."""
+    number = (leader + 1) % 3
+    before = int(str(cell.status(number)["log_bytes"]))
+    client = ZooKeeperClient(cell.ports[leader], 0, b"x" * 10_000, "write")
+    client.prepare()
+    while int(str(cell.status(number)["log_bytes"])) < before + LOG_BYTES:
+        for _ in range(200):
+            client.sock.sendall(client.next())
+        while client.waiting():
+            client.take(client.sock.recv(1 << 20), 0.0, _IGNORED)
+    client.close()
+    settle(cell)
+    slot = int(str(cell.status(leader)["applied_slot"]))
+    cell.processes.kill(number)
+    began = time.perf_counter()
+    cell.processes.start(number)
+    ready = wait(lambda: is_ready(cell, number))
+    behind = wait(lambda: int(str(cell.status(number)["applied_slot"])) >= slot)
+    tell("start with snapshot and log", ready_s=ready - began, caught_up_s=behind - began, log_bytes=LOG_BYTES)
+
+
+def install(cell: SynodCell, directory: Path, seconds: float) -> None:
+    """A follower that was away until the log no longer reaches back takes a snapshot over, under load."""
+    settle(cell)
+    leader = cell.leader()
+    assert leader is not None
+    number = (leader + 1) % 3
+    cell.processes.kill(number)
+    fill(cell, 2_000_000, 2_000_500, b"y" * 100)
+    for round_ in range(2):  # two snapshots are kept, and the log from the older one on
+        for other in {0, 1, 2} - {number}:
+            hosts = f"127.0.0.1:{cell.ports[other]}"
+            command = [
+                *cell.processes.commands[other][:3],
+                "backup",
+                "--cell",
+                hosts,
+                str(directory / f"{round_}.synod"),
+            ]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    times: list[float] = []
+    silent: list[float] = []
+
+    def work() -> None:
+        slot = int(str(cell.status(leader)["applied_slot"]))
+        began = last = time.perf_counter()
+        cell.processes.start(number)
+        up = False
+        while time.perf_counter() - began < WITHIN_S:
+            with suppress(OSError):
+                status = cell.status(number)
+                now = time.perf_counter()
+                if up:
+                    silent.append(now - last)
+                up, last = True, now
+                if int(str(status["applied_slot"])) >= slot and is_ready(cell, number):
+                    times.append(now - began)
+                    return
+            time.sleep(0.005)
+
+    hosts = [port for i, port in enumerate(cell.ports) if i != number]
+    clients = [ZooKeeperClient(hosts[i % 2], i, b"x" * 100, "write") for i in range(WRITERS)]
+    for client in clients:
+        client.prepare()
+    helper = threading.Thread(target=work)
+    helper.start()
+    found = pace(clients, RATE, seconds)
+    helper.join()
+    for client in clients:
+        client.close()
+    notes = (directory / "cell" / f"output-{number}").read_text(errors="replace").splitlines()
+    elections = [line for line in notes if "election" in line][-3:]
+    tell(
+        "a snapshot taken over, under load",
+        ready_s=times,
+        longest_silence_s=max(silent, default=0.0),
+        resident_mib=round(resident_mib(cell)),
+        elections=elections,
+        widest_s=found.widest_s,
+        max_s=found.max_s,
+        own_pause_s=found.own_pause_s,
+    )
+
+
+def settle(cell: SynodCell) -> None:
+    """Wait until all replicas that run are at one slot and no digest is under way."""
+
+    def done() -> bool:
+        with suppress(OSError):
+            numbers = [n for n, process in enumerate(cell.processes.running) if process is not None]
+            return len({str(cell.status(n)["applied_slot"]) for n in numbers}) == 1
+        return False
+
+    wait(done)
+
+
+def is_ready(cell: SynodCell, number: int) -> bool:
+    """Whether a replica serves linearizable reads."""
+    url = f"http://127.0.0.1:{cell.http_ports[number]}/readyz"
+    with suppress(OSError), urllib.request.urlopen(url, timeout=2) as answer:
+        return bool(answer.status == 200)
+    return False
+
+
+def wait(condition: Callable[[], bool]) -> float:
+    """When a condition came true.
+
+    Raises:
+        RuntimeError: it did not.
+    """
+    until = time.perf_counter() + WITHIN_S
+    while time.perf_counter() < until:
+        with suppress(OSError):
+            if condition():
+                return time.perf_counter()
+        time.sleep(0.01)
+    raise RuntimeError("it did not come to pass")
+
+
+def tell(what: str, **figures: object) -> None:
+    """One line of JSON."""
+    rounded = {key: round(value, 4) if isinstance(value, float) else value for key, value in figures.items()}
+    print(json.dumps({"what": what} | rounded), flush=True)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    raise SystemExit(main())
