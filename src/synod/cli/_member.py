@@ -10,24 +10,24 @@ from synod.base import OutcomeUnknown
 from ._operator import find_leader, operate
 from ._output import print_json
 
-HAND_OVERS_MAX: Final = 3
-"""The member that is to go may lead again when the next leader is asked; rarely twice."""
+LEADERS_ASKED_MAX: Final = 5
+"""A leader that is to go hands over, and others may take the lead for reasons of their own; rarely so often."""
 
 
 def change(hosts: str, action: str, document: dict[str, Any], timeout: float) -> dict[str, Any]:
-    """Ask the leader for a change; when the leader is the one to go, it hands over, and the next one is asked.
+    """Ask the leader for a change; when it hands over, being the one to go, or has lost the lead, ask the next one.
 
     Raises:
         UserError: it is a mistake; nothing was changed.
         RefusedByCell: the cell does not allow it; nothing was changed.
         OutcomeUnknown: it may or may not have happened.
     """
-    for _ in range(HAND_OVERS_MAX):
+    for _ in range(LEADERS_ASKED_MAX):
         answer = operate(find_leader(hosts, timeout).http, action, document, timeout)
         if "members" in answer:
             return answer
-        sys.stderr.write(f"replica {answer['from']} led and has handed over to replica {answer['leader']}\n")
-    raise OutcomeUnknown("the replica that is to go was made leader again and again; nothing was changed, try again")
+        sys.stderr.write(f"replica {answer['leader']} leads in place of replica {answer['from']}, and is asked\n")
+    raise OutcomeUnknown("another replica led whenever the leader was asked; nothing was changed, try again later")
 
 
 def show_members(answer: dict[str, Any], *, as_json: bool) -> None:

@@ -41,6 +41,10 @@ Document = dict[str, Any]
 Action = Callable[[Document], Awaitable[Document]]
 
 LOOK_S: Final = 0.005
+
+CHANGE_TIMEOUTS: Final = 16
+"""Election timeouts that a change of the members may take: what was proposed before it comes first."""
+
 BODY_BYTES_MAX: Final = 64 * 1024
 
 
@@ -86,6 +90,7 @@ class Operator:
         return {"from": replica.id, "leader": paxos.leader}
 
     # -- members -------------------------------------------------------------------------------------------
+    # Whoever does not lead answers `{"from": id, "leader": id}` to a wish for other members: ask that one.
 
     async def member_list(self, _: Document) -> Document:
         """Who the members are, as this replica knows; their lag as the leader does."""
@@ -102,13 +107,13 @@ class Operator:
         if role not in ("learner", "observer"):
             raise UserError(f"a replica is added as a learner or as an observer, not as {role!r}")
         after = await self._change(lambda now: now.added(id_, address, role))
-        return {**self._members(), **self._joins(after, id_, client, http)}
+        return self._joins(after, id_, client, http) if isinstance(after, Configuration) else after
 
     async def member_promote(self, asked: Document) -> Document:
         """A learner that has caught up votes from now on: `id`."""
         id_ = _id(asked)
-        await self._change(lambda now: now.promoted(id_, self._host.replica.disk_of(id_) or 0))
-        return self._members()
+        after = await self._change(lambda now: now.promoted(id_, self._host.replica.disk_of(id_) or 0))
+        return self._members() if isinstance(after, Configuration) else after
 
     async def member_remove(self, asked: Document) -> Document:
         """A member leaves: `id`. A leader hands over instead, and says to whom: ask that one."""
@@ -116,12 +121,13 @@ class Operator:
         if self._leads(id_):
             self._may_go(lambda now: now.removed(id_))
             return await self.transfer_leader({})
-        await self._change(lambda now: now.removed(id_))
-        return self._members()
+        after = await self._change(lambda now: now.removed(id_))
+        return self._members() if isinstance(after, Configuration) else after
 
     async def member_replace(self, asked: Document) -> Document:
         """A member begins anew on an empty disk, as a later incarnation: `id`, and perhaps another `address`."""
         id_ = _id(asked)
+        client, http = (checked_address(str(asked.get(key, "")), key) for key in ("client", "http"))
         given = checked_address(str(asked["address"]), "address") if asked.get("address") else None
 
         def replaced(now: Configuration) -> Configuration:
@@ -132,8 +138,7 @@ class Operator:
             self._may_go(replaced)
             return await self.transfer_leader({})
         after = await self._change(replaced)
-        client, http = (checked_address(str(asked.get(key, "")), key) for key in ("client", "http"))
-        return {**self._members(), **self._joins(after, id_, client, http)}
+        return self._joins(after, id_, client, http) if isinstance(after, Configuration) else after
 
     def _leads(self, id_: int) -> bool:
         return self._host.replica.id == id_ and self._host.replica.paxos.role == "leader"
@@ -145,16 +150,17 @@ class Operator:
         except ConfigError as wrong:
             raise Refused(str(wrong)) from wrong
 
-    async def _change(self, wish: Callable[[Configuration], Configuration]) -> Configuration:
-        """Have the members changed; gives those that are.
+    async def _change(self, wish: Callable[[Configuration], Configuration]) -> Configuration | Document:
+        """Have the members changed; gives those that are, or says who leads: nothing was changed, ask that one.
 
         Raises:
-            Refused: it cannot be, or was not; nothing was changed.
+            Refused: it cannot be; nothing was changed.
             OutcomeUnknown: it may or may not come.
         """
         host, replica = self._host, self._host.replica
-        if replica.paxos.role != "follower":
-            await self.wait(lambda: replica.paxos.serving or replica.paxos.role == "follower", "a leader that serves")
+        await self.wait(lambda: replica.paxos.serving or replica.paxos.role == "follower", "a leader that serves")
+        if not replica.paxos.serving:
+            return {"from": replica.id, "leader": replica.paxos.leader}
         before = replica.configuration
         try:
             after = wish(before)
@@ -162,12 +168,15 @@ class Operator:
             host.change_members(change)
         except ConfigError as wrong:
             raise Refused(str(wrong)) from wrong
-        await self.wait(lambda: replica.fate_of(change) != "open", "a quorum for the change")
+        await self.wait(lambda: replica.fate_of(change) != "open", "a quorum for the change", timeouts=CHANGE_TIMEOUTS)
         fate = replica.fate_of(change)
         if fate == "made":
             return after
+        if fate == "void" and replica.configuration == before:
+            await self.wait(lambda: replica.paxos.leader is not None, "the leader that took over")
+            return {"from": replica.id, "leader": replica.paxos.leader}
         if fate == "void":
-            raise Refused("another replica took the lead meanwhile; nothing was changed, ask again")
+            raise Refused("the members were changed otherwise meanwhile; look at `synod member list`, and ask again")
         raise OutcomeUnknown("this replica fell behind meanwhile: `synod member list` shows whether it was done")
 
     def _members(self) -> Document:
@@ -193,7 +202,7 @@ class Operator:
         member = after.member(id_)
         assert member is not None
         config = joining_config(member, self._host.replica.first, after, self._host.config, client=client, http=http)
-        return {"id": id_, "incarnation": member.incarnation, "config": config}
+        return {**self._members(), "id": id_, "incarnation": member.incarnation, "config": config}
 
     async def wait(self, condition: Callable[[], bool], what: str, timeouts: int = 4) -> None:
         """Wait for something that the core shows but does not announce.
