@@ -146,7 +146,7 @@ def test_a_gap_belongs_to_the_kill_before_it() -> None:
 
 
 def test_the_slowest_answer_is_put_down_to_the_kill_that_it_met() -> None:
-    """From its first attempt to its answer; what was answered before the kill or began after the next has no part."""
+    """From its first attempt to its answer; who was on the way at a kill waited for that one, not for an earlier."""
     run = run_of(
         sent(10, "w-1"),
         answer(300, "w-1", 5, 1, 100),
@@ -155,11 +155,13 @@ def test_the_slowest_answer_is_put_down_to_the_kill_that_it_met() -> None:
         {"event": "failed", "at": 321, "id": "w-2", "why": "ReadError", "unknown": True},
         sent(330, "w-2"),
         answer(350, "w-2", 10, 2, 101),
+        sent(399, "w-3"),
         {"event": "kill", "at": 400, "what": "two"},
-        sent(410, "w-3"),
-        answer(490, "w-3", 15, 3, 102),
+        sent(410, "w-4"),
+        answer(490, "w-4", 15, 3, 102),
+        answer(500, "w-3", 20, 4, 103),
     )
-    assert [slowest_answer(run, kill) for kill in run.kills] == [40, 80]
+    assert [slowest_answer(run, kill) for kill in run.kills] == [40, 101]
 
 
 def test_the_report_says_whether_all_holds() -> None:

@@ -251,14 +251,9 @@ def check_items(rows: Sequence[Row], items: dict[str, tuple[int, int]]) -> Check
     return check
 
 
-def _end_of(run: Run, kill: Kill) -> int:
-    """Until when things are put down to a kill."""
-    return min((other.at for other in run.kills if other.at > kill.at), default=kill.at + GAP_WINDOW)
-
-
 def longest_gap(run: Run, kill: Kill, kind: str | None) -> int:
     """The longest time without an answered request (of one type) between a kill and the next, in microseconds."""
-    until = _end_of(run, kill)
+    until = min((other.at for other in run.kills if other.at > kill.at), default=kill.at + GAP_WINDOW)
     times = [at for at, type_, _ in run.successes if kind is None or type_ == kind]
     before = max((at for at in times if at <= kill.at), default=kill.at)
     after = [at for at in times if kill.at < at <= until]
@@ -269,14 +264,20 @@ def longest_gap(run: Run, kill: Kill, kind: str | None) -> int:
 
 
 def slowest_answer(run: Run, kill: Kill) -> int:
-    """How long the slowest request took, first attempt to answer, of those that a kill met on their way."""
-    until = _end_of(run, kill)
-    waits = [
-        told.answered - told.sent
-        for told in run.told.values()
-        if told.answered is not None and told.answered > kill.at and told.sent <= until
-    ]
-    return max(waits, default=0)
+    """How long the slowest of the requests took, first attempt to answer, that are put down to a kill.
+
+    That is the first kill which met the request on its way; else the last one before it.
+    """
+    slowest = 0
+    for told in run.told.values():
+        if told.answered is None:
+            continue
+        met = next((one for one in run.kills if told.sent <= one.at < told.answered), None)
+        if met is None:
+            met = next((one for one in reversed(run.kills) if one.at < told.sent), None)
+        if met is kill:
+            slowest = max(slowest, told.answered - told.sent)
+    return slowest
 
 
 def report(run: Run, checks: Sequence[Check]) -> dict[str, Any]:
