@@ -98,6 +98,18 @@ def cable() -> Iterator[Cable]:
     made.close()
 
 
+def test_nobody_else_is_given_the_port_of_a_replica_that_is_down() -> None:
+    """Others that look for a free port meet it taken; the replica, which reuses addresses, can listen there."""
+    wires = Wires(1)
+    host, _, port = wires.lay([1])[1].client.rpartition(":")
+    with socket.socket() as other, pytest.raises(OSError, match="in use"):
+        other.bind((host, int(port)))
+    for _ in range(2):
+        with socket.create_server((host, int(port))):
+            pass
+    wires.stop()
+
+
 @pytest.mark.parametrize("link", [(CLIENTS, 1), (1, CLIENTS)])
 def test_a_cut_wire_holds_what_comes_and_lets_it_go_when_it_is_mended(cable: Cable, link) -> None:
     """In order, and nothing twice."""

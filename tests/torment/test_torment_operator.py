@@ -105,4 +105,4 @@ async def test_a_cell_without_a_leader_is_given_up_in_time() -> None:
     operator = Operator(cell)
     operator.lost.add(3)
     assert not await operator.settle(0.01)
-    assert not operator.busy
+    assert operator.lost == {3}

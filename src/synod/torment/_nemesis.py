@@ -105,6 +105,7 @@ class Nemesis:
         self._plan = plan
         self._scratch = scratch
         self._operator = Operator(replicas)
+        self._changing = False
         self._busy: set[int] = set()
         self._tracing: dict[int, subprocess.Popen[bytes]] = {}
         self._active: list[str] = []
@@ -284,13 +285,21 @@ class Nemesis:
         return await self._replicas.hand_over(leader)
 
     async def _members(self, planned: Planned) -> bool:
-        """What could not be brought to an end in time is when all is healed."""
-        operator = self._operator
-        target = None if operator.busy else await self._target(planned)
-        if target is None or operator.busy:
+        """One change at a time: before it has come to its end, no other disk is lost, and nobody else is to go."""
+        if self._changing:
+            return False
+        self._changing = True
+        try:
+            return await self._operator.settle(MEMBERS_S) and await self._change(planned)
+        finally:
+            self._changing = False
+
+    async def _change(self, planned: Planned) -> bool:
+        target = await self._target(planned)
+        if target is None:
             return False
         i, leads = target
-        spare = self._replicas.spare
+        operator, spare = self._operator, self._replicas.spare
         self._busy.add(spare)
         try:
             self._tell(planned, replica=i, leads=leads, replaced_by=i if planned.drop else spare)

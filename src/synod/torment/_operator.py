@@ -29,7 +29,6 @@ class Operator:
     def __init__(self, replicas: Replicas) -> None:
         self.goal = set(replicas.ids)
         self.lost: set[int] = set()
-        self.busy = False
         self._replicas = replicas
         # Under which incarnation each one's directory was formatted last.
         self._formatted = dict.fromkeys(replicas.ids, 1)
@@ -41,20 +40,16 @@ class Operator:
             Whether that was reached in time.
         """
         until = time.monotonic() + seconds
-        self.busy = True
-        try:
-            while True:
-                members = await self._replicas.members()
-                if members is not None:
-                    step = self._next(members)
-                    if step is None:
-                        return True
-                    await self._take(*step, members)
-                if time.monotonic() > until:
-                    return False
-                await asyncio.sleep(LOOK_S)
-        finally:
-            self.busy = False
+        while True:
+            members = await self._replicas.members()
+            if members is not None:
+                step = self._next(members)
+                if step is None:
+                    return True
+                await self._take(*step, members)
+            if time.monotonic() > until:
+                return False
+            await asyncio.sleep(LOOK_S)
 
     def _next(self, members: dict[int, Member]) -> tuple[str, int] | None:
         """What is to be done first, and for whom: who goes, goes last."""

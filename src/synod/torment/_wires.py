@@ -59,13 +59,15 @@ class Wires:
         self.losses: dict[Link, float] = {}
         self.held = 0
         self._listening: list[tuple[socket.socket, int, int, bool]] = []
+        self._reserved: list[socket.socket] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 
     def lay(self, ids: Sequence[int]) -> dict[int, Place]:
         """See `Network`: three ports for each replica, and two before it."""
         places = {}
-        ports = iter(free_ports(3 * len(ids)))
+        self._reserved = reserved(3 * len(ids))
+        ports = iter(sock.getsockname()[1] for sock in self._reserved)
         for i in ids:
             client, peer, http = next(ports), next(ports), next(ports)
             fronts = []
@@ -112,6 +114,8 @@ class Wires:
 
     def stop(self) -> None:
         """End the thread and every connection."""
+        for sock in self._reserved:
+            sock.close()
         if self._thread is None or self._loop is None:
             return
         self._loop.call_soon_threadsafe(self._end.set)
@@ -419,21 +423,28 @@ class _Way:
                 source.pause_reading()
 
 
-def free_ports(count: int) -> list[int]:
-    """So many free ports of 127.0.0.1.
+def reserved(count: int) -> list[socket.socket]:
+    """Sockets on so many free ports of 127.0.0.1, none of which listens.
+
+    Nobody else is given these ports while a replica is down. The replica itself, which reuses addresses, is: two
+    sockets may have one port as long as one of them does not listen.
 
     Raises:
         NotStarted: there are none.
     """
-    found: list[int] = []
+    found: list[socket.socket] = []
     first = random.Random(time.time_ns() ^ os.getpid()).randrange(*PORTS)
     for port in range(first, first + 2_000):
-        with socket.socket() as probe:
-            try:
+        sock = socket.socket()
+        try:
+            with socket.socket() as probe:  # this one is told of others that reserve, too
                 probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        found.append(port)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(("127.0.0.1", port))
+        except OSError:
+            sock.close()
+            continue
+        found.append(sock)
         if len(found) == count:
             return found
     raise NotStarted(f"there are no {count} free ports on 127.0.0.1 from {first}")
