@@ -114,13 +114,12 @@ class Wires:
 
     def stop(self) -> None:
         """End the thread and every connection."""
-        for sock in self._reserved:
+        if self._thread is not None and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._end.set)
+            self._thread.join()
+            self._thread = None
+        for sock in (*self._reserved, *(sock for sock, *_ in self._listening)):
             sock.close()
-        if self._thread is None or self._loop is None:
-            return
-        self._loop.call_soon_threadsafe(self._end.set)
-        self._thread.join()
-        self._thread = None
 
     def _do(self, work: Callable[[], None]) -> None:
         """Have it done by the thread of the wires; what is sent after this has returned meets what was done."""
