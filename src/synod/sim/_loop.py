@@ -140,7 +140,7 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
     def die(self) -> None:
         """The process is gone: nothing of it ever runs again."""
         self._dead = True
-        for transport in self._transports:
+        for transport in list(self._transports):
             transport.drop()
         self._ready.clear()
         self._timers.clear()
@@ -295,6 +295,7 @@ class SimulatedTransport(asyncio.Transport):
             return False
         self._world.hang_up(self)
         self.conn = 0
+        self._loop.transport_gone(self)
         return True
 
     def is_closing(self) -> bool:
