@@ -81,6 +81,22 @@ def test_with_a_majority_full_the_cell_reads_refuses_writes_and_recovers(full: t
     world.judge()
 
 
+def test_a_leader_without_room_that_was_silent_for_a_moment_is_not_unseated_for_nothing() -> None:
+    """Who probes it cannot get a quorum while the others have no room: it goes on and serves reads."""
+    world = filled(1, 2, 3)
+    leader = next(m for m in world.machines.values() if m.replica and m.replica.paxos.role == "leader")
+    able = next(m for m in world.machines.values() if m is not leader)
+    able.full_until = 0
+    world.run(world.now + 2 * SECOND)
+    for pause in (600_000, 900_000, 1_500_000):
+        leader.paused_until = world.now + pause
+        world.wake_at(leader, leader.paused_until + 1)
+        world.run(world.now + 3 * SECOND)
+        assert leader.replica is not None
+        assert leader.replica.paxos.role == "leader"
+        assert read_only(world) == [True] * 3
+
+
 def test_with_a_minority_full_writes_go_on_and_another_leads() -> None:
     """A leader without room hands over when the others are a quorum by themselves."""
     world = World(11, CALM)

@@ -234,6 +234,11 @@ class Paxos:
         return self._election.leader is not None and self._election.leader_connected
 
     @property
+    def behind(self) -> bool:
+        """Whether somebody knows a slot to be chosen that is not known here."""
+        return self._learner.mark < self._learner.target
+
+    @property
     def read_only(self) -> bool:
         """Whether a leader is in touch with a quorum, and no quorum has room to accept anything: reads only."""
         reign = self._reign
@@ -765,7 +770,8 @@ class Paxos:
             self._send_heartbeat(reign, peer)
 
     def _send_heartbeat(self, reign: Reign, peer: ReplicaId) -> None:
-        connected = reign.quorum_connected(self.me, self.options.election_timeout, self._now)
+        able = () if self.abstaining else (self.me,)
+        connected = reign.quorum_able(able, self.options.election_timeout, self._now)
         progress = reign.progress[peer]
         seq = progress.seq_told = reign.confirmations.stamp()
         progress.mark_told = self._learner.mark
@@ -1008,7 +1014,8 @@ class Paxos:
     def _agrees_gone(self, prober: ReplicaId) -> bool:
         """The answer to a probe. Who could not promise anyway does not help to unseat anybody."""
         if self._reign is not None:
-            return not self._reign.quorum_connected(self.me, self.options.election_timeout, self._now)
+            connected = self._reign.quorum_connected(self.me, self.options.election_timeout, self._now)
+            return not self.abstaining and not connected
         if not self._able():
             return False
         # A leader that probes has stood down, and knows better than we do.

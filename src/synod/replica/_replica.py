@@ -1242,8 +1242,7 @@ class Replica:
         if self.stopped is not None or paxos.leader is None:
             return False
         if paxos.abstaining:
-            behind = bool(self._granted) and self._granted[0][0] > self.tree.slot
-            return paxos.read_only and not self._fresh and not behind
+            return paxos.read_only and not self._fresh and not paxos.behind
         return paxos.quorum_connected or paxos.read_only
 
     @property
