@@ -97,6 +97,26 @@ def test_a_leader_without_room_that_was_silent_for_a_moment_is_not_unseated_for_
         assert read_only(world) == [True] * 3
 
 
+def test_a_leader_without_room_stays_when_the_others_are_no_quorum() -> None:
+    """With nothing under way it could hand over at once: to somebody who cannot lead either."""
+    world = World(11, CALM)
+    world.begin()
+    world.run(world.now + 3 * SECOND)
+    world.quiet = True
+    world.run(world.now + 2 * SECOND)
+    leader = next(m for m in world.machines.values() if m.replica and m.replica.paxos.role == "leader")
+    full = [leader, next(m for m in world.machines.values() if m is not leader)]
+    for room in (False, True):
+        for machine in full:
+            assert machine.replica is not None
+            machine.replica.abstain(not room, machine.now())
+            machine.drain()
+        world.run(world.now + 3 * SECOND)
+        assert leader.replica is not None
+        assert room or leader.replica.paxos.role == "leader"
+        assert read_only(world) == [not room] * 3
+
+
 def test_with_a_minority_full_writes_go_on_and_another_leads() -> None:
     """A leader without room hands over when the others are a quorum by themselves."""
     world = World(11, CALM)
