@@ -1173,7 +1173,7 @@ class Replica:
                 self._walking = None
                 self._saving = False
                 self._fail_backup("this replica takes over a snapshot of another one")
-                self._out.snapshot_install = SnapshotInstall(download.slot, bytes(download.data), self.paxos.ballot)
+                self._out.snapshot_install = SnapshotInstall(download.slot, download.data, self.paxos.ballot)
         else:
             self._send(peer, download.ask(now), bulk=True)
 

@@ -137,13 +137,14 @@ class SnapshotReader:
             raise Corruption(f"{path}: the digest of this snapshot does not fit")
 
 
-def parse_snapshot(data: bytes, cell_id: bytes, path: str) -> tuple[Slot, list[bytes]]:
+def parse_snapshot(data: bytes | bytearray, cell_id: bytes, path: str) -> tuple[Slot, list[bytes]]:
     """The slot and the chunks of a snapshot file.
 
     Raises:
         Corruption: it is damaged, cut short, of another cell, or of a newer version.
     """
-    reader = SnapshotReader(lambda at, size: data[at : at + size], len(data), path)
+    view = memoryview(data)
+    reader = SnapshotReader(lambda at, size: bytes(view[at : at + size]), len(data), path)
     _demand_ours(reader, cell_id, path)
     return reader.slot, list(reader.chunks())
 

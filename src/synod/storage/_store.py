@@ -274,7 +274,7 @@ class Store:
         """Raw bytes of a snapshot's file and its length, for a peer; nothing when it is gone."""
         return self._snapshots.read(slot, offset, bytes_max)
 
-    def install_file(self, slot: Slot, file: bytes, *, promised: Ballot) -> None:
+    def install_file(self, slot: Slot, file: bytes | bytearray, *, promised: Ballot) -> None:
         """Take a peer's snapshot file over: everything at or below its slot is replaced.
 
         The log is kept: what was accepted past the slot is still accepted, and no promise is forgotten.
