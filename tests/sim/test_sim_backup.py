@@ -62,7 +62,7 @@ def state_at(world: World, slot: int) -> Tree:
 
     tree = Tree(configuration=world.machines[1].configuration.encode())
     for number in range(1, slot + 1):
-        tree.apply(number, world._values[number], Nobody())
+        tree.apply(number, world.oracles.values[number], Nobody())
     tree.freeze()
     while tree.digest_step(10_000):
         pass
