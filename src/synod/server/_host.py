@@ -584,10 +584,15 @@ def _restore(chunks: Iterable[bytes], directory: str) -> Tree:
     Raises:
         DataDirError: a newer version wrote it, by rules that this one does not know.
     """
+    collecting = gc.isenabled()
+    gc.disable()  # nothing here becomes garbage, and to look for it again and again takes as long as the loading
     try:
         return Tree.restore(chunks)
     except UnknownCommand as unknown:
         raise DataDirError(f"{directory} cannot be used by this version of synod: {unknown}") from unknown
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def _seeded() -> Rng:
