@@ -171,8 +171,13 @@ def two_owners(h: History) -> None:
 
 
 def ephemeral_gone(h: History) -> None:
-    """It is gone, and its session lives."""
-    call, answer = h.answered("create")[2]
+    """It is gone, its session lives, and nobody was deleting one of that name."""
+    deletions = h.answered("delete")
+    call, answer = next(
+        (call, answer)
+        for call, answer in h.answered("create")
+        if not any(d["at"] <= answer["at"] and done["at"] >= call["at"] for d, done in deletions)
+    )
     at = h.records.index(answer) + 1
     h.records.insert(at, {"at": answer["at"], "event": "vanished", "id": call["id"], "what": "there was none"})
 
@@ -341,6 +346,20 @@ PLANTED = {
     replica_tried_again: (ENDS,),
     somebody_stuck: (PROGRESS,),
 }
+
+
+def test_who_may_have_deleted_it_is_asked_first() -> None:
+    """An ephemeral is gone, and another client was deleting one of that name: that explains it."""
+    history = History(1)
+    ephemeral_gone(history)
+    assert not judge(history.records).holds
+    (gone,) = history.events("vanished")
+    at = history.records.index(gone)
+    asked = {"client": 99, "call": "delete", "key": "ephemeral-0"}
+    history.records.insert(at, {"at": gone["at"] - 1, "id": 99_999, **asked})
+    assert judge(history.records).holds
+    history.records.insert(at + 1, {"at": gone["at"] - 1, "id": 99_999, "refused": "NoNode"})
+    assert not judge(history.records).holds
 
 
 @pytest.mark.parametrize("seed", range(10))

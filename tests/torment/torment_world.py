@@ -220,8 +220,10 @@ class World:
             self.ok(id_, czxid=self.ephemeral, session=client)
             yield self.a_while()
             self.event("owned", id=id_, until=self.now)
+            id_ = self.call(client, "delete", "ephemeral-0")
             yield self.a_while()
             self.ephemeral = None
+            self.ok(id_)
 
     def watcher(self, client: int) -> Steps:
         for session in range(self.turns):

@@ -233,6 +233,8 @@ class Ephemerals(Worker):
         until = await self._look_after(cell, path, czxid, session, id_)
         self.history.event("owned", id=id_, until=until)
         dice = self.rng.random()
+        if cell.session_id != session:
+            return  # it went with its session, and what is there now is another one's
         if dice < 0.8:
             await self.attempt("delete", key, cell.delete(path), lambda _: {})
         elif dice < 0.95:
