@@ -25,6 +25,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="about three minutes")
     parser.add_argument("--smoke", action="store_true", help="only that everything can be measured; no figures")
     parser.add_argument("--rows", default="", help="only rows whose title holds this text")
+    parser.add_argument("--systems", default="", help="only systems whose name holds one of these, by commas")
     parser.add_argument("--faults", type=int, help="leaders to kill and to silence")
     parser.add_argument("--turns", type=int, help="how often each system has its turn at every row")
     parser.add_argument("--seconds", type=float, help="of each measurement")
@@ -41,7 +42,7 @@ def main() -> int:
     gc.freeze()
     gc.disable()  # the generator makes no cycles, and its pauses would be taken for the servers'
 
-    names = systems()
+    names = [name for name in systems() if any(part in name for part in options.systems.split(","))]
     if options.self:
         run_baseline(names, save=options.save)
         return 0

@@ -271,7 +271,8 @@ class Bench:
                         system.wait_serving()
         self._add(f"{title}: median gap", "s", summary(gaps), more_is_better=False)
         worst = {name: max(values) for name, values in gaps.items()}
-        self._add(f"{title}: worst gap of {faults}", "s", worst, more_is_better=False)
+        self._add(f"{title}: worst gap", "s", worst, more_is_better=False)
+        self._rows[-1]["gaps_s"] = {name: [round(gap, 3) for gap in values] for name, values in gaps.items()}
 
     def _add(self, title: str, unit: str, values: dict[str, float], *, more_is_better: bool, goal: float = 0.0) -> None:
         self._rows.append(

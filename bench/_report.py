@@ -58,8 +58,14 @@ def markdown(document: Mapping[str, Any]) -> str:
         cells += [f"{row['ratios'][name]:.2f}" if name in row["ratios"] else "-" for name in ours]
         cells.append(f"{row['goal']:.2g}" if row.get("goal") else goal_of(row["title"]))
         p99, generator = row.get("p99_ms"), row.get("generator_cores")
-        cells.append(" / ".join(f"{p99[name]:.1f}" for name in names) if p99 else row.get("note", ""))
-        cells.append(" / ".join(f"{generator[name]:.2f}" for name in names) if generator else "")
+        if gaps := row.get("gaps_s"):
+            row = {**row, "note": "of " + " / ".join(str(len(gaps.get(name, ()))) for name in names)}
+        cells.append(
+            " / ".join(f"{p99[name]:.1f}" if name in p99 else "-" for name in names) if p99 else row.get("note", "")
+        )
+        cells.append(
+            " / ".join(f"{generator[name]:.2f}" if name in generator else "-" for name in names) if generator else ""
+        )
         lines.append(" | ".join(cells))
     return "\n".join(f"| {line} |" for line in lines)
 
@@ -85,14 +91,21 @@ def goal_of(title: str) -> str:
 
 
 def merged(documents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """One report out of several runs of parts of it; of a row that is there twice the last counts."""
-    first = documents[0]
-    rows: dict[str, Any] = {}
+    """One report out of several runs of parts of it; of what was measured twice the last counts."""
+    systems: dict[str, str] = {}
+    ours: dict[str, None] = {}
+    rows: dict[str, dict[str, Any]] = {}
     for document in documents:
+        systems |= {name: version for name, version in document["systems"].items() if version or name not in systems}
+        ours |= dict.fromkeys(document["ours"])
         for row in document["rows"]:
-            rows.pop(row["title"], None)
-            rows[row["title"]] = row
-    return {**first, "rows": list(rows.values())}
+            known = rows.setdefault(row["title"], {})
+            for key, value in row.items():
+                known[key] = {**known.get(key, {}), **value} if isinstance(value, dict) else value
+    order = sorted(systems, key=lambda name: name not in ours)
+    for row in rows.values():
+        row["ratios"] = ratios(row["values"], list(ours), more_is_better=row["unit"] == "1/s")
+    return {**documents[0], "systems": {n: systems[n] for n in order}, "ours": list(ours), "rows": list(rows.values())}
 
 
 def heading(document: Mapping[str, Any]) -> str:

@@ -57,10 +57,16 @@ GROWN = {
 }
 
 
-def test_of_a_row_that_was_measured_twice_the_last_counts() -> None:
-    """Runs of parts make one report."""
-    whole = merged([document(row("a", 1, 1), row("b", 2, 1)), document(row("a", 3, 1))])
-    assert [(one["title"], one["values"]["synod (compiled)"]) for one in whole["rows"]] == [("b", 2), ("a", 3)]
+def test_runs_of_parts_make_one_report() -> None:
+    """Of what was measured twice the last counts, system by system, and ratios follow."""
+    again = row("a", 3, 1)
+    del again["values"]["ZooKeeper"]
+    whole = merged([document(row("a", 1, 2), row("b", 2, 1)), document(again)])
+    assert [(one["title"], one["values"]) for one in whole["rows"]] == [
+        ("a", {"synod (compiled)": 3, "ZooKeeper": 2}),
+        ("b", {"synod (compiled)": 2, "ZooKeeper": 1}),
+    ]
+    assert whole["rows"][0]["ratios"] == {"synod (compiled)": 1.5}
 
 
 def test_the_table_states_ratio_and_goal() -> None:
