@@ -196,6 +196,7 @@ class Bench:
             "max_ms": medians_of(lambda one: one.max_us / 1_000),
             "generator_cores": medians_of(lambda one: one.generator),
             "servers_cpu_us": medians_of(lambda one: one.cost_us),
+            "others_cores": medians_of(lambda one: one.others),
             "samples": {name: [round(one.rate) for one in runs] for name, runs in found.items()},
         }
 

@@ -6,13 +6,15 @@ once. What the generator itself costs is measured and reported: on a small machi
 
 from __future__ import annotations
 
+import os
 import resource
 import select
 import socket
 import time
 from array import array
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -66,6 +68,7 @@ class Measured:
         max_us: the slowest.
         generator: share of one core that the generator took.
         cost_us: CPU time of all servers for one operation; 0 when nobody asked.
+        others: cores that everything else on the machine took meanwhile; 0 when nobody asked.
     """
 
     rate: float
@@ -74,6 +77,7 @@ class Measured:
     max_us: float
     generator: float
     cost_us: float = 0.0
+    others: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -172,12 +176,13 @@ def drive(
     """Load the clients for `warm_s`, then measure for `measure_s`."""
     with Load(clients, pipe) as load:
         load.run(warm_s)
-        spent, theirs = _cpu(), cost() if cost else 0.0
+        spent, theirs, all_ = _cpu(), cost() if cost else 0.0, busy_s()
         began = time.perf_counter()
         latencies = load.run(measure_s)
         took = time.perf_counter() - began
-        spent, theirs = _cpu() - spent, cost() - theirs if cost else 0.0
-    return measured(latencies, took, spent, theirs)
+        spent, theirs, all_ = _cpu() - spent, cost() - theirs if cost else 0.0, busy_s() - all_
+    one = measured(latencies, took, spent, theirs)
+    return replace(one, others=max(0.0, all_ - spent - theirs) / took) if cost else one
 
 
 def measured(latencies: array[float], took: float, spent: float = 0.0, theirs: float = 0.0) -> Measured:
@@ -243,6 +248,14 @@ def pace(clients: Sequence[Client], rate: float, seconds: float, *, wide_s: floa
         max_s=max(latencies, default=seconds),
         own_pause_s=own_pause,
     )
+
+
+def busy_s() -> float:
+    """CPU seconds that the whole machine has spent on programs so far."""
+    user, nice, system, _idle, _wait, irq, soft, *_ = map(
+        int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+    )
+    return (user + nice + system + irq + soft) / os.sysconf("SC_CLK_TCK")
 
 
 def _cpu() -> float:

@@ -50,24 +50,29 @@ def markdown(document: Mapping[str, Any]) -> str:
     """The whole report as a Markdown table."""
     names, ours = list(document["systems"]), document["ours"]
     head = ["row", *names, *(f"{name}: better peer" for name in ours), "goal"]
-    head += ["p99 ms: " + " / ".join(names), "generator, cores: " + " / ".join(names)]
+    each = " / ".join(names)
+    head += [f"p99 ms: {each}", f"CPU us of all servers: {each}", f"generator, cores: {each}", f"others, cores: {each}"]
     lines = [" | ".join(head), " | ".join(["---"] + ["---:"] * (len(head) - 1))]
     for row in document["rows"]:
         cells = [row["title"]]
         cells += [_figure(row["values"].get(name), row["unit"]) for name in names]
         cells += [f"{row['ratios'][name]:.2f}" if name in row["ratios"] else "-" for name in ours]
         cells.append(f"{row['goal']:.2g}" if row.get("goal") else goal_of(row["title"]))
-        p99, generator = row.get("p99_ms"), row.get("generator_cores")
-        if gaps := row.get("gaps_s"):
-            row = {**row, "note": "of " + " / ".join(str(len(gaps.get(name, ()))) for name in names)}
-        cells.append(
-            " / ".join(f"{p99[name]:.1f}" if name in p99 else "-" for name in names) if p99 else row.get("note", "")
-        )
-        cells.append(
-            " / ".join(f"{generator[name]:.2f}" if name in generator else "-" for name in names) if generator else ""
-        )
+        cells.append(_each(row, "p99_ms", names, "1f") or row.get("note", ""))
+        cells += [_each(row, key, names, form) for key, form in EACH]
         lines.append(" | ".join(cells))
     return "\n".join(f"| {line} |" for line in lines)
+
+
+EACH: Final = (("servers_cpu_us", "1f"), ("generator_cores", "2f"), ("others_cores", "2f"))
+
+
+def _each(row: Mapping[str, Any], key: str, names: Sequence[str], form: str) -> str:
+    """One cell with the figure of every system; for gaps, how many there were."""
+    if key == "p99_ms" and (gaps := row.get("gaps_s")):
+        return "of " + " / ".join(str(len(gaps.get(name, ()))) for name in names)
+    figures = row.get(key)
+    return " / ".join(f"{figures[name]:.{form}}" if name in figures else "-" for name in names) if figures else ""
 
 
 GOALS: Final = {
