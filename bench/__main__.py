@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ._baseline import run as run_baseline
-from ._bench import COMPILED, ETCD, QUICK, SMOKE, SYNOD, ZOOKEEPER, Bench, Effort
+from ._bench import COMPILED, ETCD, OURS, QUICK, SMOKE, SYNOD, ZOOKEEPER, Bench, Effort
 from ._growth import Sizes, growth
 from ._publish import publish
 from ._report import heading, markdown
@@ -45,6 +45,8 @@ def main() -> int:
     gc.disable()  # the generator makes no cycles, and its pauses would be taken for the servers'
 
     names = [name for name in systems() if any(part in name for part in options.systems.split(","))]
+    if not names or ((options.growth or options.self) and not set(names) & set(OURS)):
+        raise SystemExit(f"no system that is here and can be measured so has {options.systems!r} in its name")
     if options.self:
         run_baseline(names, save=options.save)
         return 0

@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,6 +39,7 @@ class Sizes:
     """How far each curve goes.
 
     Args:
+        largest: larger sizes are left out.
         measure_s: of each point of each row.
         steady_s: of the steady load that looks for gaps.
     """
@@ -46,6 +47,7 @@ class Sizes:
     znodes: tuple[int, ...] = (1_000, 10_000, 100_000, 1_000_000)
     sessions: tuple[int, ...] = (10, 1_000, 10_000)
     watches: tuple[int, ...] = (0, 1_000, 10_000, 100_000)
+    largest: int = 1_000_000
     measure_s: float = 1.5
     warm_s: float = 0.4
     turns: int = 3
@@ -62,6 +64,12 @@ def growth(names: Sequence[str], sizes: Sizes) -> dict[str, Any]:
 def grow(name: str, directory: Path, sizes: Sizes) -> dict[str, Any]:
     """All curves of one of our columns."""
     curves = []
+    sizes = replace(
+        sizes,
+        znodes=tuple(size for size in sizes.znodes if size <= sizes.largest),
+        sessions=tuple(size for size in sizes.sessions if size <= sizes.largest),
+        watches=tuple(size for size in sizes.watches if size <= sizes.largest),
+    )
     with make(name, directory / "sessions") as cell:
         curves.append(_curve(cell, "sessions", sizes.sessions, sizes, _sessions))
     with make(name, directory / "watches") as cell:
