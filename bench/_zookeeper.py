@@ -43,6 +43,8 @@ class ZooKeeperClient:
 
     def __init__(self, port: int, index: int, value: bytes, mode: str | Callable[[ZooKeeperClient], Script]) -> None:
         self.sock = connect(port)
+        self._poll = select.poll()  # unlike select, it takes descriptors above 1,023
+        self._poll.register(self.sock, select.POLLIN)
         self._port = port
         self._index = index
         self._value = value
@@ -124,7 +126,7 @@ class ZooKeeperClient:
 
     def _frame(self) -> bytes:
         while len(self._buffer) < 4 or len(self._buffer) < 4 + struct.unpack_from(">i", self._buffer)[0]:
-            if not select.select([self.sock], [], [], NUDGE_S)[0]:
+            if not self._poll.poll(1_000 * NUDGE_S):
                 self.nudge()
             data = self.sock.recv(RECEIVE_BYTES)
             if not data:
