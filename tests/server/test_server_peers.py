@@ -28,3 +28,18 @@ async def test_a_call_that_nobody_answers_is_given_up_and_made_anew(monkeypatch)
     calling.cancel()
     await asyncio.gather(calling, return_exceptions=True)
     assert calling.cancelled()
+
+
+async def test_a_connection_that_is_gone_already_takes_nothing_else_with_it() -> None:
+    """On uvloop a write can meet a closed handle before anybody was told: chunks for the disk wait behind it."""
+
+    class Gone:
+        def is_closing(self) -> bool:
+            return False
+
+        def write(self, data: bytes) -> None:
+            raise RuntimeError("unable to perform operation; the handler is closed")
+
+    connection = _peers.PeerConnection(None)
+    connection.transport = Gone()
+    connection.send([b"message"])

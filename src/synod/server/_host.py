@@ -7,6 +7,7 @@ that leaves for one connection is one write. Read `_flush` first.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import random
@@ -301,7 +302,8 @@ class Host:
         for conn, data in ready.client_output:
             client = self._clients.get(conn)
             if client is not None and client.transport is not None:
-                client.transport.write(data)
+                with contextlib.suppress(RuntimeError):  # as in `PeerConnection.send`
+                    client.transport.write(data)
                 if conn == self._timed:
                     self._timed = 0
                     micros = monotonic() - self._timed_at

@@ -82,7 +82,12 @@ class PeerConnection:
         for message in messages:
             parts.append(_LENGTH.pack(len(message)))
             parts.append(message)
-        self.transport.write(b"".join(parts))
+        try:
+            self.transport.write(b"".join(parts))
+        except RuntimeError:
+            # uvloop may have closed it a moment ago without saying so: `connection_lost` is on its way. Whoever sends
+            # has more to do than this, which must not be lost with it.
+            return
 
     def data_received(self, data: bytes) -> None:
         """Cut the stream into messages."""
