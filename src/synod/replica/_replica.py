@@ -824,8 +824,9 @@ class Replica:
 
     def _leave_for_good(self, now: Micros) -> None:
         """Who was removed stays while anybody wants to hear of it: perhaps nobody else knows that it was chosen."""
-        alone = not self._connected and now - self._alone_since >= LEAVE_TIMEOUTS * self.options.paxos.election_timeout
-        if self.has_left and alone and self.stopped is None:
+        if not self.has_left or any(self._counts(peer) for peer in self._connected):
+            self._alone_since = now
+        elif now - self._alone_since >= LEAVE_TIMEOUTS * self.options.paxos.election_timeout and self.stopped is None:
             self.stopped = "it was removed from the cell, or another disk has taken its place; its data can be deleted"
 
     # -- leading -----------------------------------------------------------------------------------------

@@ -743,6 +743,14 @@ class World:
         if self.plan.members:
             self.after(SECOND, "operator")
 
+    def _members_are_known(self) -> bool:
+        """Whether somebody who has not left has applied the last change: else it may be known to who left alone."""
+        return self.plan.members and any(
+            m.replica is not None and m.replica.configuration.generation == self.members.generation
+            for m in self.machines.values()
+            if self.members.holds(m.id, m.incarnation)
+        )
+
     def heal(self) -> None:
         """No more faults; whoever is down comes up."""
         self._events = [event for event in self._events if event[2] not in _FAULTY]
@@ -762,6 +770,10 @@ class World:
                 machine.level = LEVEL_NEW
                 if machine.replica is not None:
                     machine.kill(power_cut=False)
+            if self._members_are_known() and not self.members.holds(machine.id, machine.incarnation):
+                if machine.replica is not None:
+                    machine.kill(power_cut=False)
+                machine.gone = "an operator has stopped what is no member"
             if machine.replica is None:
                 machine.start()
             self.wake_at(machine, self.now + 1)
@@ -790,7 +802,7 @@ class World:
             self.run(self.now + 50 * MILLISECOND)
         self.run(self.now + 2 * SECOND)  # what was sent arrives: the last events among it
         self._compare_states()
-        if self.plan.versions and len(self._sound()) == len(self.machines):
+        if self.plan.versions and not self.plan.members and len(self._sound()) == len(self.machines):
             self._demand_level()
 
     def _compare_states(self) -> None:
