@@ -491,3 +491,19 @@ def test_every_damaged_byte_of_a_small_file_is_refused_by_name(name: str) -> Non
         _replace(found, path, data[:size])
         with pytest.raises(DataDirError, match=rf"{name} is damaged"):
             open_store(found)
+
+
+def test_a_sound_file_whose_snapshot_is_no_state_is_not_used_either() -> None:
+    """Whoever restores the state says so; the older snapshot and the log give the same, and nothing is lost."""
+    fs = with_snapshots()
+    store = open_store(fs)
+    assert store.recovered.snapshot_slot == 4
+    store.snapshot_unusable("its checksum does not fit its bytes")
+    held = store.recovered
+    assert (held.snapshot_slot, held.lost_upto) == (2, 0)
+    assert [e.slot for e in held.entries] == [3, 4, 5, 6]
+    assert held.warnings == (f"{path_of(fs, 'snapshot-', 1)}: its checksum does not fit its bytes",)
+    assert list(store.snapshot_chunks()) == list(snapshot_of(2))
+    write_snapshot(store, 6)
+    store.close()
+    assert open_store(fs).recovered.snapshot_slot == 6

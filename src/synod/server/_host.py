@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from synod import __version__
-from synod.base import MILLISECOND, Change, DataDirError, Micros, Rng, Slot
+from synod.base import MILLISECOND, Change, Corruption, DataDirError, Micros, RemoteProtocolError, Rng, Slot
 from synod.replica import LogRead, Ready, Replica, SnapshotRead, Tree, UnknownCommand
 from synod.storage import File, FileSystem, RealFileSystem, Store, StoreOptions, open_snapshot
 
@@ -99,17 +99,14 @@ class Host:
         )
         self._store = store
         try:
+            configuration = store.identity.configuration
+            if config.recorder_bytes and fs is None:
+                self._recorder = Recorder(config.data_dir, config.recorder_bytes, store.boot)
+            tree, chunks = _latest_state(store, keep_chunks=self._recorder is not None)
             recovered = store.recovered
             for warning in recovered.warnings:
                 logger.warning("%s", warning)
-            configuration = store.identity.configuration
-            chunks: Iterable[bytes] | None = store.snapshot_chunks() if recovered.snapshot_slot else None
-            if config.recorder_bytes and fs is None:
-                self._recorder = Recorder(config.data_dir, config.recorder_bytes, store.boot)
-                chunks = None if chunks is None else list(chunks)
-            if chunks is not None:
-                tree = _restore(chunks, config.data_dir)
-            else:
+            if tree is None:
                 tree = Tree(zxid=fresh_zxid, configuration=configuration.encode())
             made: dict[str, Any] = {
                 "id": config.id,
@@ -239,8 +236,18 @@ class Host:
 
     def _flush(self) -> None:
         self._flush_due = False
-        if self._stopped:
-            return
+        if not self._stopped:
+            try:
+                self._turn()
+            except Exception as bug:  # noqa: BLE001 -- whatever it is, half of a turn must not be lost unseen
+                self._cannot_be(bug)
+
+    def _cannot_be(self, bug: Exception) -> None:
+        """A bug showed itself: what was to be done now is half done, so that only what is durable is still sound."""
+        logger.critical("a bug in synod", exc_info=bug)
+        self.failed(f"a bug in synod: {bug!r}; nothing durable is lost: start it again, and report the lines above")
+
+    def _turn(self) -> None:
         began = monotonic()
         replica = self.replica
         if began >= replica.next_deadline():
@@ -370,7 +377,10 @@ class Host:
         now = monotonic()
         if not self._timed and len(data) != PING_BYTES:
             self._timed, self._timed_at = conn, now
-        self.replica.client_data(conn, data, now)
+        try:
+            self.replica.client_data(conn, data, now)
+        except Exception as bug:  # noqa: BLE001 -- no bytes of a client may raise anything
+            self._cannot_be(bug)
         if not self._flush_due:
             self.poke()
 
@@ -434,7 +444,12 @@ class Host:
         """A message of a peer."""
         now = monotonic()
         heard = self.replica.paxos.heard_at
-        self.replica.step(peer, message, now)
+        try:
+            self.replica.step(peer, message, now)
+        except RemoteProtocolError:
+            raise
+        except Exception as bug:  # noqa: BLE001 -- an invariant that does not hold, most likely
+            self._cannot_be(bug)
         if self.replica.paxos.heard_at > heard:
             self.measures.heartbeat_gap_seconds.observe((now - heard) / 1_000_000)
         self.poke()
@@ -460,9 +475,15 @@ class Host:
     def _from_disk(self, what: Callable[..., object], *arguments: object) -> None:
         """Called by the disk thread."""
         try:
-            self._loop.call_soon_threadsafe(what, *arguments)
+            self._loop.call_soon_threadsafe(self._told_by_disk, what, arguments)
         except RuntimeError:  # the loop is closed: the process is on its way out
             return
+
+    def _told_by_disk(self, what: Callable[..., object], arguments: tuple[object, ...]) -> None:
+        try:
+            what(*arguments)
+        except Exception as bug:  # noqa: BLE001 -- as in `_flush`
+            self._cannot_be(bug)
 
     def persisted(self, write_id: int, seconds: float, writes: int) -> None:
         """See `DiskEvents`. Flushes at once: everybody waits for this."""
@@ -580,10 +601,28 @@ class Host:
         ]
 
 
-def _restore(chunks: Iterable[bytes], directory: str) -> Tree:
-    """The state that the latest snapshot holds.
+def _latest_state(store: Store, *, keep_chunks: bool) -> tuple[Tree | None, list[bytes] | None]:
+    """The state of the latest snapshot that holds one, and its chunks if they are wanted; None without a snapshot.
 
     Raises:
+        Corruption: none holds one, and nobody else could have it.
+        DataDirError: a newer version wrote it, by rules that this one does not know.
+    """
+    while store.recovered.snapshot_slot:
+        chunks: Iterable[bytes] = store.snapshot_chunks()
+        kept = list(chunks) if keep_chunks else None
+        try:
+            return _restore(chunks if kept is None else kept, store.directory), kept
+        except Corruption as damage:
+            store.snapshot_unusable(str(damage))
+    return None, None
+
+
+def _restore(chunks: Iterable[bytes], directory: str) -> Tree:
+    """The state that a snapshot holds.
+
+    Raises:
+        Corruption: it is not whole.
         DataDirError: a newer version wrote it, by rules that this one does not know.
     """
     collecting = gc.isenabled()

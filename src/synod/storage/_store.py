@@ -80,21 +80,37 @@ class Store:
                 segment_bytes=options.segment_bytes,
                 draw_nonce=self._draw_nonce,
             )
-            self._chunks, self.snapshot_slot, lost_upto, warnings = self._best_snapshot()
-            self.recovered = Recovered(
-                promised=self._log.promised,
-                entries=self._log.entries(self.snapshot_slot),
-                chosen_mark=max(self._log.chosen_mark, self.snapshot_slot),
-                log_start=self.log_start,
-                unknown=frozenset(slot for slot in self._log.unknown if slot > self.snapshot_slot),
-                snapshot_slot=self.snapshot_slot,
-                peers=self._log.peers,
-                warnings=(*warnings, *self._log.unknown.values()),
-                lost_upto=lost_upto,
-            )
+            self._unusable: dict[Slot, str] = {}
+            self._recover()
         except BaseException:
             self._lock.close()
             raise
+
+    def _recover(self) -> None:
+        self._chunks, self.snapshot_slot, lost_upto, warnings = self._best_snapshot()
+        self.recovered = Recovered(
+            promised=self._log.promised,
+            entries=self._log.entries(self.snapshot_slot),
+            chosen_mark=max(self._log.chosen_mark, self.snapshot_slot),
+            log_start=self.log_start,
+            unknown=frozenset(slot for slot in self._log.unknown if slot > self.snapshot_slot),
+            snapshot_slot=self.snapshot_slot,
+            peers=self._log.peers,
+            warnings=(*warnings, *self._log.unknown.values()),
+            lost_upto=lost_upto,
+        )
+
+    def snapshot_unusable(self, why: str) -> None:
+        """The file of the latest snapshot is sound, but what it holds is no state: go on as if it were damaged.
+
+        `recovered` is another one afterwards.
+
+        Raises:
+            Corruption: there is no older one that the log reaches back to, and nobody else has what it held.
+        """
+        path = join(self._directory, NAME.format(self.snapshot_slot))
+        self._unusable[self.snapshot_slot] = f"{path}: {why}"
+        self._recover()
 
     @classmethod
     def open(
@@ -135,6 +151,11 @@ class Store:
         return cls(fs, directory, identity, options or StoreOptions())
 
     @property
+    def directory(self) -> str:
+        """Where it lies."""
+        return self._directory
+
+    @property
     def boot(self) -> int:
         """Rises with every start, and past every start of the incarnations before: no request of theirs comes after."""
         return (self.identity.incarnation - 1) << 32 | self._starts
@@ -155,6 +176,8 @@ class Store:
         foreign = False
         for slot in reversed(slots):
             try:
+                if slot in self._unusable:
+                    raise Corruption(self._unusable[slot])
                 chunks = self._snapshots.load(slot)
             except Corruption as damage:
                 self._snapshots.damaged.add(slot)
