@@ -14,6 +14,8 @@ from synod.server._host import Host
 from synod.storage import Identity, RealFileSystem, Store, format_directory
 from synod.tree import Tree
 
+pytestmark = pytest.mark.requires("pure")  # what is compiled cannot be replaced by what is broken
+
 FIRST = Ballot(1, 1)
 
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from synod.server import _peers
+
+pytestmark = pytest.mark.requires("pure")  # compiled connections want a real host
 
 PATIENCE_S = 30.0
 
