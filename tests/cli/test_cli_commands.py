@@ -54,6 +54,7 @@ COMMANDS = [
     "restore",
     "verify",
     "member",
+    "replay",
 ]
 
 MEMBER = ["list", "add", "promote", "remove", "replace"]
