@@ -410,12 +410,19 @@ class Player:
                 yield NAMES[kind], err
 
     def _settle(self, cause: str) -> None:
-        """Everybody hears of what has happened so far: its events come before the reply to a sync."""
+        """Everybody hears of what has happened so far: its events come before the reply to a sync.
+
+        Before that to a second one, at the latest: ZooKeeper's workers may let the first reply overtake an event of
+        another session's write.
+        """
         connected = [number for number, actor in enumerate(self._actors) if actor.wire.socket.fileno() >= 0]
-        for number in connected:
-            self._actors[number].wire.send(SYNC, text("/"))
-        for number in connected:
-            self._take(number, cause)
+        at = len(self.lines)
+        for _ in range(2):
+            for number in connected:
+                self._actors[number].wire.send(SYNC, text("/"))
+            for number in connected:
+                self._take(number, cause)
+        self.lines[at:] = sorted(self.lines[at:], key=lambda line: line.actor)
 
     def _leave(self, number: int) -> None:
         self._close(number)
