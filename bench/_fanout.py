@@ -14,6 +14,7 @@ import struct
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -46,7 +47,7 @@ class FanOut:
     acknowledged_s: float
 
 
-class Watchers:
+class Watchers(ABC):
     """Watchers of one system and its writers.
 
     Args:
@@ -56,12 +57,13 @@ class Watchers:
     def __init__(self, sockets: Sequence[socket.socket]) -> None:
         self.sockets = sockets
 
+    @abstractmethod
     def arm(self) -> None:
         """Every watcher watches when this returns."""
 
+    @abstractmethod
     def write(self) -> socket.socket:
         """Send the write that fires; the socket that will get its acknowledgement."""
-        raise NotImplementedError
 
     def is_event(self, data: bytes) -> bool:
         """Whether the event is in what a watcher received."""
@@ -71,9 +73,9 @@ class Watchers:
         """Whether the acknowledgement is in what the writer received."""
         return bool(data)
 
+    @abstractmethod
     def close(self) -> None:
         """Let all go."""
-        raise NotImplementedError
 
 
 class ZooKeeperWatchers(Watchers):
@@ -126,6 +128,9 @@ class EtcdWatchers(Watchers):
             while not self.is_event(_demand(sock.recv(RECEIVE_BYTES))):  # that it is watching
                 pass
 
+    def arm(self) -> None:
+        """Nothing to do: a watch of etcd stays."""
+
     def write(self) -> socket.socket:
         """See `Watchers`."""
         writer = next(self._turns)
@@ -156,6 +161,9 @@ class BareWatchers(Watchers):
         port = int(self._process.stdout.readline())
         super().__init__([connect(port) for _ in range(count)])
         self._writer = connect(port)
+
+    def arm(self) -> None:
+        """Nothing to do: every event goes to every socket."""
 
     def write(self) -> socket.socket:
         """See `Watchers`."""

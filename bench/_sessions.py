@@ -77,7 +77,7 @@ class Sessions:
                 self.sockets[pinged % count].sendall(PING_FRAME)
                 pinged += 1
             self._take()
-            time.sleep(TICK_S)
+            time.sleep(TICK_S)  # the pace of the pings: this loop must cost little beside what it measures
 
     def ping(self) -> None:
         """One ping from each."""

@@ -71,5 +71,5 @@ def _write(ports: list[int], *, etcd: bool) -> None:
                 else:
                     ZooKeeperClient(port, 0, b"x", "write").ask(create("/first", b"x"))
                 return
-        time.sleep(RETRY_S)
+        time.sleep(RETRY_S)  # who is not up yet cannot tell us when it is
     raise RuntimeError(f"no write is acknowledged {GIVE_UP_S:g} s after the start")

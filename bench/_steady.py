@@ -21,10 +21,10 @@ def steady(system: Peer, *, znodes: int, sessions: int, seconds: float) -> dict[
     Memory is that of the largest server, CPU in cores is that of all servers. etcd has no sessions.
     """
     found = {}
-    time.sleep(SETTLE_S)
+    time.sleep(SETTLE_S)  # memory has no event to wait for: what a start, or a load, leaves behind is let go meanwhile
     found["memory of a replica, empty"] = ("MiB", resident_mib(system))
     fill(system, 0, znodes, b"x" * VALUE_BYTES)
-    time.sleep(SETTLE_S)
+    time.sleep(SETTLE_S)  # as above
     found[f"memory of a replica, {znodes:,} znodes of {VALUE_BYTES} bytes"] = ("MiB", resident_mib(system))
     if isinstance(system, Etcd):
         return found

@@ -157,7 +157,7 @@ def install(cell: SynodCell, directory: Path, seconds: float) -> None:
                 if int(str(status["applied_slot"])) >= slot and is_ready(cell, number):
                     times.append(now - began)
                     return
-            time.sleep(0.005)
+            time.sleep(0.005)  # between two looks, so that looking costs the replica little
 
     hosts = [port for i, port in enumerate(cell.ports) if i != number]
     clients = [ZooKeeperClient(hosts[i % 2], i, b"x" * 100, "write") for i in range(WRITERS)]
@@ -214,7 +214,7 @@ def wait(condition: Callable[[], bool]) -> float:
         with suppress(OSError):
             if condition():
                 return time.perf_counter()
-        time.sleep(0.01)
+        time.sleep(0.01)  # between two looks at the condition
     raise RuntimeError("it did not come to pass")
 
 

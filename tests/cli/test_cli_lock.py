@@ -256,7 +256,7 @@ class Wire(threading.Thread):
         while not self._over.is_set():
             for key, _ in self._selector.select(timeout=0.01):
                 if self._is_cut.is_set():
-                    time.sleep(0.005)
+                    time.sleep(0.005)  # what is not read stays ready: without it this thread would spin
                 elif key.fileobj is self._listener:
                     self._join()
                 else:
