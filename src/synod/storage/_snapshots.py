@@ -27,6 +27,11 @@ KEPT: Final = 2
 """A damaged latest snapshot leaves the one before it, and the log that reaches back to that."""
 
 
+SYNC_BYTES: Final = 1 << 20
+"""So much of a snapshot is written between two syncs. The log shares the disk and its thread: to sync the hundreds of
+megabytes of a large one at its end would hold up every write for as long."""
+
+
 class NotOurs(Corruption):
     """A good snapshot of another cell or a newer version: somebody's mistake, and no damage to be repaired."""
 
@@ -34,7 +39,7 @@ class NotOurs(Corruption):
 class SnapshotWriter:
     """A snapshot on its way to the disk."""
 
-    __slots__ = ("_at", "_digest", "_directory", "_file", "_fs", "slot")
+    __slots__ = ("_at", "_digest", "_directory", "_file", "_fs", "_synced", "slot")
 
     def __init__(self, fs: FileSystem, directory: str, cell_id: bytes, slot: Slot) -> None:
         self._fs = fs
@@ -46,6 +51,7 @@ class SnapshotWriter:
         self._file: File = fs.append_new(path)
         self._digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
         self._at = 0
+        self._synced = 0
         body = _HEADER.pack(_MAGIC, FORMAT_VERSION, cell_id, slot, 0)[:-4]
         self._put(body + struct.pack(">I", zlib.crc32(body)))
 
@@ -58,6 +64,9 @@ class SnapshotWriter:
         """Add a chunk; an empty one is nothing."""
         if chunk:
             self._put(_CHUNK.pack(len(chunk), zlib.crc32(chunk)) + chunk)
+            if self._at - self._synced >= SYNC_BYTES:
+                self._file.sync()
+                self._synced = self._at
 
     def commit(self) -> None:
         """Make it durable under its name."""

@@ -19,8 +19,8 @@ from ._znode import Znode
 
 Entity = Znode | Session
 
-FROZEN_LEFT_MAX: Final = 5_000
-"""A freeze finishes the one before it at once: 5,000 hashes take some ten milliseconds."""
+FROZEN_LEFT_MAX: Final = 1_000
+"""A freeze finishes the one before it at once: 1,000 hashes take some two milliseconds, on all replicas together."""
 
 MODULUS_MASK: Final = (1 << 128) - 1
 
@@ -47,11 +47,10 @@ class Digest:
     `value` and `slot` are those of the last freeze that is fully hashed.
 
     Invariant: `_dirty` has every entity whose `era` is at least `_freeze_era`, and every one that was
-    deleted since; `_frozen[_at:]` is what is left to do.
+    deleted since; `_frozen` is what is left to do.
     """
 
     __slots__ = (
-        "_at",
         "_dirty",
         "_freeze_before",
         "_freeze_era",
@@ -71,7 +70,6 @@ class Digest:
         self._sum = 0
         self._dirty: list[Entity] = []
         self._frozen: list[Entity] = []
-        self._at = 0
         self._freeze_era = 0
         self._freeze_before = 0
         self._head = 0
@@ -93,7 +91,6 @@ class Digest:
         """Set aside what changed up to this slot. `era` begins now; `head` is what is no entity."""
         self.step(len(self._frozen))
         self._frozen, self._dirty = self._dirty, []
-        self._at = 0
         self._freeze_before, self._freeze_era = self._freeze_era, era
         self._head = hash_of(head, PERSON_HEAD)
         self._slot = slot
@@ -107,7 +104,7 @@ class Digest:
     @property
     def crowded(self) -> bool:
         """Whether another freeze now would have to hash too much at once."""
-        return len(self._frozen) - self._at > FROZEN_LEFT_MAX
+        return len(self._frozen) > FROZEN_LEFT_MAX
 
     def let_go(self) -> tuple[list[Entity], list[Entity]]:
         """The lists that keep entities alive, for whoever takes the whole state apart."""
@@ -118,17 +115,14 @@ class Digest:
         if not self.pending:
             return False
         frozen = self._frozen
-        end = min(len(frozen), self._at + budget)
-        for at in range(self._at, end):
-            entity = frozen[at]
+        # Taken off one by one: to let go of a list of a million at its end would hold up everything.
+        for _ in range(min(len(frozen), budget)):
+            entity = frozen.pop()
             era = entity.era
             if (era if era >= 0 else -1 - era) < self._freeze_era:
                 self._settle(entity)
-        self._at = end
-        if end < len(frozen):
+        if frozen:
             return True
-        self._frozen = []
-        self._at = 0
         self.value = (self._sum + self._head) & MODULUS_MASK
         self.slot = self._slot
         self.pending = False

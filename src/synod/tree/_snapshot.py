@@ -4,9 +4,11 @@
     record   := kind u8, length u32, bytes
     kinds    := HEAD (everything that is no entity), SESSION, ZNODE, END (counts, blake2b-128 of all before)
 
-The walk goes over a list of the entities as they were at the beginning. Whoever is about to change or delete
-one that the walk has not written yet has it written first (`pre_image`), so that the bytes say what was true
-at `begin`. Entities are in no particular order: a parent may come after its children.
+The walk goes down the tree as it is *now*, and needs no list of what was there at the beginning: to make one of a
+million znodes would hold up everything. Whoever is about to change or delete an entity that the walk has not
+written yet has it written first (`pre_image`), so that the bytes say what was true at `begin`; what came after it
+bears the walk's epoch from its birth and is passed over. So nothing is missed: what was there at the beginning and
+still is hangs below znodes of which the same holds. Readers rely on no order: a parent may come after its children.
 
 The cuts between the chunks mean nothing: a reader may join and split them as it likes.
 """
@@ -22,6 +24,7 @@ from synod.base import Corruption
 
 from ._batch import FEATURE_LEVEL, UnknownCommand, check_level
 from ._digest import MODULUS_MASK, PERSON_HEAD, PERSON_SESSION, PERSON_ZNODE, Entity, hash_of
+from ._session import Session
 from ._znode import Znode
 
 MAGIC: Final = b"synodtree\n"
@@ -34,6 +37,9 @@ KIND_END: Final = 4
 
 RECORD_BYTES_MAX: Final = 16 << 20
 """Far above the largest znode; keeps a damaged length from being believed."""
+
+LOOKS_PER_STEP: Final = 5_000
+"""Znodes that one step looks at, at most: so many that came after the beginning pass in a millisecond or two."""
 
 _FILE: Final = struct.Struct(">10sHH")
 _RECORD: Final = struct.Struct(">BI")
@@ -117,15 +123,40 @@ class SnapshotWalk:
         epoch: marks the entities that are written already, or came after the beginning.
         level: the cell's feature level at the beginning.
         head: the rest of the state, encoded at the beginning.
-        entities: all sessions and znodes, at the beginning.
+        roots: the znodes that are no other's child, the last first.
+        nodes: the table of all znodes; it changes while the walk goes on.
+        sessions: those that were open at the beginning, the last first.
+
+    Invariant: `_paths` has, for every znode that is still to be written, itself or a znode above it.
     """
 
-    __slots__ = ("_at", "_done", "_entities", "_hash", "_sessions", "_waiting", "_waiting_bytes", "_znodes", "epoch")
+    __slots__ = (
+        "_done",
+        "_hash",
+        "_live",
+        "_nodes",
+        "_paths",
+        "_sessions",
+        "_waiting",
+        "_waiting_bytes",
+        "_znodes",
+        "epoch",
+    )
 
-    def __init__(self, epoch: int, level: int, head: bytes, entities: list[Entity]) -> None:
+    def __init__(
+        self,
+        epoch: int,
+        level: int,
+        head: bytes,
+        *,
+        roots: list[bytes],
+        nodes: dict[bytes, Znode],
+        sessions: list[Session],
+    ) -> None:
         self.epoch = epoch
-        self._entities = entities
-        self._at = 0
+        self._paths = roots
+        self._nodes = nodes
+        self._live = sessions
         self._hash = hashlib.blake2b(digest_size=16)
         self._waiting: list[bytes] = [_FILE.pack(MAGIC, LAYOUT, level)]
         self._waiting_bytes = _FILE.size
@@ -147,22 +178,18 @@ class SnapshotWalk:
             self._add(KIND_SESSION, entity.record())
 
     def step(self, bytes_max: int) -> bytes | None:
-        """The next chunk: at least one record, and no more than the bound beyond that. None when all is written."""
+        """The next chunk: one record, or no more than the bound; empty when it found nothing to write for long.
+
+        None when all is written.
+        """
         if self._done and not self._waiting:
             return None
-        entities, end = self._entities, len(self._entities)
-        at = self._at
-        while at < end and self._waiting_bytes < bytes_max:
-            self.pre_image(entities[at])
-            at += 1
-        self._at = at
-        if at < end or self._done:
-            return self._take(bytes_max)
-        if self._waiting_bytes > bytes_max:
-            return self._take(bytes_max)
+        looks = LOOKS_PER_STEP
+        while self._waiting_bytes < bytes_max and looks and self._go_on():
+            looks -= 1
         # The end's hash covers everything before it, so it is made only when all that is taken.
-        self._entities = []
-        self._at = 0
+        if self._paths or self._live or self._done or self._waiting_bytes > bytes_max:
+            return self._take(bytes_max)
         self._done = True
         chunk = b"".join(self._waiting)
         self._waiting = []
@@ -170,6 +197,20 @@ class SnapshotWalk:
         self._hash.update(chunk)
         end_record = _END.pack(self._sessions, self._znodes, self._hash.digest())
         return chunk + _RECORD.pack(KIND_END, len(end_record)) + end_record
+
+    def _go_on(self) -> bool:
+        """Write one entity more. False when there is none."""
+        if self._live:
+            self.pre_image(self._live.pop())
+            return True
+        if not self._paths:
+            return False
+        node = self._nodes.get(self._paths.pop())
+        if node is not None:  # else it is deleted by now, and was written before that
+            if node.children is not None:
+                self._paths.extend(reversed(node.children))
+            self.pre_image(node)
+        return True
 
     def _take(self, bytes_max: int) -> bytes:
         taken: list[bytes] = []

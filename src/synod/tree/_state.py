@@ -270,9 +270,14 @@ class State:
         """Start a snapshot of the state as it is now; one that is under way is given up."""
         self.era += 1
         self._snapshot_epoch += 1
-        entities: list[Entity] = list(self.sessions.values())
-        entities.extend(self.nodes.values())
-        self._walk = SnapshotWalk(self._snapshot_epoch, self.feature_level, self._head().encode(), entities)
+        self._walk = SnapshotWalk(
+            self._snapshot_epoch,
+            self.feature_level,
+            self._head().encode(),
+            roots=[FEATURES, ROOT],
+            nodes=self.nodes,
+            sessions=list(reversed(self.sessions.values())),
+        )
 
     def snapshot_step(self, bytes_max: int) -> bytes | None:
         """The next chunk of the snapshot that was begun; None when it is whole, or none was begun."""
