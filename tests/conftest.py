@@ -44,6 +44,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.skip(f"{name} is not here")
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow tests begin first, in whatever order they come: else the last one of a run keeps a single worker busy."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 class Scheduling(LoadScopeScheduling):
     """Each test goes to whichever worker is free, but all the interop tests stay on one worker.
 

@@ -11,7 +11,7 @@ import zlib
 from pathlib import Path
 
 import pytest
-from bench.peers import free_ports
+from bench.peers import format_replica, free_ports
 
 from _cells import Replica, config_document, contents, listening, says_ok, sentence, synod, write_config
 from synod.cli import main
@@ -147,7 +147,7 @@ def _drop_privileges() -> None:
 def test_a_directory_that_is_not_writable_is_refused(shared_directory):
     """Without the right to write there is no promise that could be kept."""
     config = write_config(shared_directory / "replica.toml", config_document(shared_directory))
-    assert synod("format", str(config)).returncode == 0
+    format_replica(config)
     (shared_directory / "data" / "identity.json").chmod(0o666)
     (shared_directory / "data").chmod(0o555)
     try:
@@ -162,7 +162,7 @@ def test_a_directory_that_is_not_writable_is_refused(shared_directory):
 def test_a_directory_of_somebody_else_is_refused(shared_directory, mode):
     """Whether it cannot be entered or its files cannot be opened: a sentence with its name, not a traceback."""
     config = write_config(shared_directory / "replica.toml", config_document(shared_directory))
-    assert synod("format", str(config)).returncode == 0
+    format_replica(config)
     (shared_directory / "data").chmod(mode)
     for path in (shared_directory / "data", *(shared_directory / "data").iterdir()):
         os.chown(path, SOMEBODY, SOMEBODY)

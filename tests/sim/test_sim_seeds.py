@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from synod.sim import FAULTS, Plan, never_fired, run_seed, summary
+from synod.sim import FAULTS, Plan, _command, never_fired, run_seed, summary
+from synod.sim._outcome import Outcome
 
 REGRESSIONS = tomllib.loads((Path(__file__).parent / "regressions.toml").read_text())["seed"]
 
@@ -82,3 +83,16 @@ def test_plans_reach_every_range() -> None:
     for name in FAULTS:
         on = sum(1 for plan in plans if getattr(plan, name))
         assert 0.1 * len(plans) < on < 0.9 * len(plans), name
+
+
+def test_progress_is_told_where_there_is_no_terminal(monkeypatch, capsys) -> None:
+    """A log of a long run shows that it lives: a line now and then, and a violation as soon as it is found."""
+    found = {3: "one holder too many"}
+    clock = iter(range(0, 1_000, 4))
+    monkeypatch.setattr(_command, "run_seed", lambda seed: Outcome(seed, found.get(seed), str(seed), {}, 1, 1.0, 1, 1))
+    monkeypatch.setattr(_command.time, "monotonic", lambda: float(next(clock)))
+    assert _command.command(seeds=10, jobs=1, start=1, seed=None, json=True) == 1
+    told = capsys.readouterr().err.splitlines()
+    assert told[:2] == ["seed 3: one holder too many", "3/10 seeds, 1 violations"]
+    assert 2 <= len(told) <= 5
+    assert "\r" not in "".join(told)

@@ -16,6 +16,9 @@ from ._world import never_fired, run_seed, summary
 
 SHOWN_FAILURES_MAX = 20
 
+PROGRESS_S = 10.0
+"""Between two lines of progress where no terminal can have one line rewritten: a log of a long run stays short."""
+
 
 def command(*, seeds: int | None, jobs: int, start: int, seed: int | None, json: bool) -> int:
     """Run seeds; returns 0 when no oracle found anything, else 1.
@@ -30,16 +33,47 @@ def command(*, seeds: int | None, jobs: int, start: int, seed: int | None, json:
         raise UserError("give --seeds N to run many seeds, or --seed S to run one")
     began = time.perf_counter()
     outcomes: list[Outcome] = []
-    live = sys.stderr.isatty() and not json
+    progress = _Progress(seeds)
     for outcome in _run(range(start, start + seeds), jobs):
         outcomes.append(outcome)
-        if live:
-            bad = sum(1 for o in outcomes if o.violation)
-            sys.stderr.write(f"\r{len(outcomes)}/{seeds} seeds, {bad} violations ")
-            sys.stderr.flush()
-    if live:
-        sys.stderr.write("\n")
+        progress.one_more(outcome)
+    progress.end()
     return _report(outcomes, time.perf_counter() - began, json=json)
+
+
+class _Progress:
+    """What has been done so far, on stderr: a line that is rewritten on a terminal, else a line now and then.
+
+    A violation is told at once: whoever waits for an hour wants to look at it now.
+    """
+
+    def __init__(self, seeds: int) -> None:
+        self._seeds = seeds
+        self._done = self._bad = 0
+        self._live = sys.stderr.isatty()
+        self._told_at = time.monotonic()
+
+    def one_more(self, outcome: Outcome) -> None:
+        """A seed was run."""
+        self._done += 1
+        self._bad += outcome.violation is not None
+        if outcome.violation is not None:
+            sys.stderr.write(f"{self._clear()}seed {outcome.seed}: {outcome.violation}\n")
+        text = f"{self._done}/{self._seeds} seeds, {self._bad} violations"
+        if self._live:
+            sys.stderr.write(f"\r{text} ")
+        elif time.monotonic() >= self._told_at + PROGRESS_S:
+            self._told_at = time.monotonic()
+            sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
+
+    def end(self) -> None:
+        """The report follows."""
+        if self._live:
+            sys.stderr.write("\n")
+
+    def _clear(self) -> str:
+        return "\r\x1b[K" if self._live else ""
 
 
 def _run(seeds: range, jobs: int) -> Iterator[Outcome]:

@@ -81,6 +81,7 @@ class World:
         self.plan = plan if plan is not None else Plan.draw(self.stream("plan"))
         self.now: Micros = SECOND
         self.quiet = False
+        self._healed = False
         self.counts: dict[str, int] = {}
         self._events: list[tuple[Micros, int, str, tuple[object, ...]]] = []
         self._count = 0
@@ -682,7 +683,9 @@ class World:
         """A machine for a new member, unless there is one; it is started a little later."""
         member = configuration.member(id_)
         if member is not None and id_ not in self.machines:
-            self.machines[id_] = Machine(self, id_, self.first, member.incarnation)
+            machine = self.machines[id_] = Machine(self, id_, self.first, member.incarnation)
+            if self._healed and self.plan.versions:
+                machine.level = LEVEL_NEW  # a change that was chosen only now: nobody installs the old version any more
             self.after(self._faults.randrange(10_000, SECOND), "restart", id_)
 
     def _members_changed(self, after: Configuration) -> None:
@@ -753,6 +756,7 @@ class World:
 
     def heal(self) -> None:
         """No more faults; whoever is down comes up."""
+        self._healed = True
         self._events = [event for event in self._events if event[2] not in _FAULTY]
         heapq.heapify(self._events)
         self.network.heal()
@@ -802,8 +806,8 @@ class World:
             self.run(self.now + 50 * MILLISECOND)
         self.run(self.now + 2 * SECOND)  # what was sent arrives: the last events among it
         self._compare_states()
-        if self.plan.versions and not self.plan.members and len(self._sound()) == len(self.machines):
-            self._demand_level()
+        if self.plan.versions and len(self._sound()) == len(self.members.members):
+            self._demand_level(until)
 
     def _compare_states(self) -> None:
         for machine in self._sound():
@@ -811,11 +815,15 @@ class World:
                 machine.replica.tree.check()
                 self.oracles.holds(machine.id, machine.replica.tree.slot, machine.replica.tree)
 
-    def _demand_level(self) -> None:
-        """Everybody is there and knows the new rules: the cell goes over to them."""
-        levels = {m.id: m.replica.tree.feature_level for m in self.machines.values() if m.replica is not None}
-        if set(levels.values()) != {LEVEL_NEW}:
-            self.violated(f"all replicas know level {LEVEL_NEW}, and they run at {levels}")
+    def _demand_level(self, until: Micros) -> None:
+        """Every member is there and knows the new rules: the cell goes over to them."""
+        while True:
+            levels = {m.id: m.replica.tree.feature_level for m in self._sound() if m.replica is not None}
+            if set(levels.values()) == {LEVEL_NEW}:
+                break
+            if self.now >= until:
+                self.violated(f"all replicas know level {LEVEL_NEW}, and they run at {levels}")
+            self.run(self.now + 200 * MILLISECOND)
         self.count("level raised")
 
     def _unfinished(self) -> list[str]:
