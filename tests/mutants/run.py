@@ -100,11 +100,16 @@ def main() -> int:
         for verdict in pool.map(run, patches):
             verdicts.append(verdict)
             print(
-                f"{'killed  ' if verdict.killed else 'SURVIVED'}  {verdict.name}  {verdict.killer}  {verdict.why}",
+                f"{'killed  ' if verdict.killed else 'SURVIVED'} {verdict.seconds:5.1f} s  {verdict.name}  "
+                f"{verdict.killer}  {verdict.why}",
                 flush=True,
             )
     survivors = [v.name for v in verdicts if not v.killed]
-    print(f"{len(verdicts) - len(survivors)} of {len(verdicts)} mutants killed in {time.monotonic() - began:.0f} s")
+    of_children = os.times()
+    print(
+        f"{len(verdicts) - len(survivors)} of {len(verdicts)} mutants killed in {time.monotonic() - began:.0f} s, "
+        f"{of_children.children_user + of_children.children_system:.0f} core seconds"
+    )
     return 1 if survivors else 0
 
 

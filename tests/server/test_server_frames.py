@@ -349,7 +349,7 @@ async def test_a_broken_frame_is_told_to_the_log(server, caplog):
         assert await reader.read() == b""
         writer.close()
         until = time.monotonic() + PATIENCE_S
-        while not caplog.records:
+        while not (told := [m for m in caplog.messages if "stood still" not in m]):  # a busy machine is told as well
             assert time.monotonic() < until, "the log never heard of it"
             await asyncio.sleep(0.005)
-    assert [r.getMessage() for r in caplog.records] == ["1 connections were closed for malformed or oversize frames"]
+    assert told == ["1 connections were closed for malformed or oversize frames"]

@@ -196,7 +196,7 @@ def test_its_bytes_are_bounded_and_the_replica_goes_on(tmp_path: Path, caplog: p
         recorder.call(INPUTS.index("client_data"), (1, bytes(100), 5))
         recorder.done(Ready())
     assert recorder.path.stat().st_size <= 2_000
-    assert [record.message.count("has used up its bytes") for record in caplog.records] == [1]
+    assert sum("has used up its bytes" in message for message in caplog.messages) == 1
     for boot in range(2, 6):
         Recorder(str(tmp_path), 4_000, boot=boot).begin({"version": "x" * 1_000})
     kept = sorted(path.name for path in tmp_path.glob("*.synodrec"))
