@@ -6,9 +6,11 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from types import SimpleNamespace
 from typing import NamedTuple, Self
@@ -410,26 +412,31 @@ class Upped:
     """A running `synod up --json`."""
 
     def __init__(self, *arguments: str) -> None:
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 -- closed at the end
         self.process = subprocess.Popen(
             [*SYNOD, "up", "--json", *arguments],
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self._errors,
             env=clean_environment(),
         )
 
     def announced(self) -> dict:
         """The one line that is printed when a leader serves."""
         line = self.process.stdout.readline()
-        assert line, self.process.stderr.read().decode()
+        assert line, self.said()
         return json.loads(line)
+
+    def said(self) -> str:
+        """What it has complained about so far."""
+        return os.pread(self._errors.fileno(), 1 << 20, 0).decode()
 
     def end(self, number: int = signal.SIGTERM) -> tuple[int, str]:
         """Stop it; its exit code and what it complained about."""
         if self.process.poll() is None:
             self.process.send_signal(number)
-        out, err = self.process.communicate(timeout=PATIENCE_S)
+        out, _ = self.process.communicate(timeout=PATIENCE_S)
         assert out == b"", out
-        return self.process.returncode, err.decode()
+        return self.process.returncode, self.said()
 
     def __enter__(self) -> Self:
         return self
@@ -438,6 +445,7 @@ class Upped:
         if self.process.poll() is None:
             self.process.terminate()  # it stops its replicas, which a kill would leave to the kernel
         self.process.communicate()
+        self._errors.close()
 
 
 def _is_gone(pid: int) -> bool:
@@ -518,6 +526,45 @@ def test_up_restarts_who_died_when_it_is_told_to(tmp_path):
         assert "replica 1 ended with -9" in err
 
 
+@pytest.mark.slow
+def test_up_starts_who_joins_and_does_not_miss_who_left(tmp_path):
+    """A directory that is formatted joins; who was removed is no death, and the cell is found again without it."""
+    directory = tmp_path / "cell"
+    ports = free_ports(6)
+    numbers = ("--client-port", str(ports[0]), "--data-dir", str(directory))
+    with Upped(*numbers, "--restart", "--set", "session.timeout_ms_min=1000") as up:
+        hosts = up.announced()["cell"]
+        listens = ("--client", f"127.0.0.1:{ports[3]}", "--http", f"127.0.0.1:{ports[4]}")
+        config = directory / "replica-4" / "synod.toml"
+        config.parent.mkdir()
+        config.write_text(synod("member", "add", "4", f"127.0.0.1:{ports[5]}", *listens, cell=hosts).stdout)
+        assert synod("format", str(config)).returncode == 0
+        wait_for(lambda: says_ok(ports[3]), "the new replica")
+        wait_for(lambda: synod("member", "promote", "4", cell=hosts).returncode == 0, "its vote")
+        assert synod("member", "remove", "3", cell=hosts).returncode == 0
+        wait_for(lambda: not says_ok(ports[0] + 2), "the farewell of who was removed")
+        with BlockingCell(hosts) as cell:
+            cell.create("/kept")
+        wait_for(lambda: "has left the cell" in up.said(), "a word about it")
+        code, err = up.end()
+        assert code == 0
+        assert "joins" in err
+        assert err.count("replica 3 ") == 1, err  # it is not started again
+    with Upped(*numbers, "--replicas", "4") as up:
+        hosts = up.announced()["cell"]
+        wait_for(lambda: "replica 3 has left the cell" in up.said(), "a word about it")
+        assert up.end()[0] == 0
+    shutil.rmtree(directory / "replica-3")
+    with Upped(*numbers) as up:
+        said = up.announced()
+        assert [row["id"] for row in said["replicas"]] == [1, 2, 4]
+        with BlockingCell(said["cell"]) as cell:
+            assert cell.exists("/kept")
+        for row in said["replicas"][1:]:
+            os.kill(row["pid"], signal.SIGKILL)
+        assert up.process.wait(timeout=PATIENCE_S) == 3
+
+
 def test_up_says_when_it_cannot_begin(tmp_path):
     """A port that is taken, be it the last one: it is named, and nothing is made or started."""
     with listening() as port:
@@ -568,7 +615,7 @@ def test_up_does_not_format_what_lost_its_data(tmp_path):
     (tmp_path / "replica-1" / "data" / "identity.json").unlink()
     done = synod("up", *numbers)
     assert done.returncode == 2
-    assert "has lost its data" in sentence(done.stderr)
+    assert "holds no data while its siblings" in sentence(done.stderr)
     assert not (tmp_path / "replica-1" / "data" / "identity.json").exists()
 
 

@@ -124,6 +124,17 @@ def test_a_removed_replica_learns_it_from_the_leader_that_lets_it_go() -> None:
     assert not cell.messages(Promise, 3)
 
 
+def test_a_removed_replica_knows_it_when_it_starts_again() -> None:
+    """Its peers let it go for good: what it does not find on its disk nobody tells it."""
+    cell = Cell(3)
+    cell.change(1, cell.elect(1).configuration.removed(3))
+    cell.settle(drop=lambda _, b, message: b == 3 and message.ballot.round > 1)
+    cell.crash(3)
+    cell.start(3, connect=False)
+    assert not cell.up[3].votes
+    assert cell.up[3].voters == (1, 2)
+
+
 def test_a_candidate_proposes_again_no_further_than_the_first_change() -> None:
     """What was accepted behind it is for the new voters: phase 1 among the old ones says nothing of it."""
     cell = Cell(3, learners=1, connect=False)

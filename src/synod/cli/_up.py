@@ -1,4 +1,8 @@
-"""`synod up`: a local cell, each replica a process of its own below one directory."""
+"""`synod up`: a local cell, each replica a process of its own below one directory.
+
+Members may join and leave while it runs: a `replica-N/` that is formatted is started, be it a new one or one that
+begins anew on an empty disk, and a replica that was removed from the cell is not missed.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +23,10 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from synod.base import UserError
+from synod.base import SynodError, UserError
 
-from ._output import DONE, UNAVAILABLE, USER, complain, print_json
+from ._operator import operate
+from ._output import DONE, REFUSED, UNAVAILABLE, USER, complain, print_json
 
 if TYPE_CHECKING:
     from synod.server import Config
@@ -31,6 +36,8 @@ START_S: Final = 30.0
 
 STOP_S: Final = 10.0
 RESTART_PAUSE_S: Final = 0.5
+LOOK_PAUSE_S: Final = 0.5
+"""How often it looks for who joined, and asks who votes."""
 
 
 class Up:
@@ -60,7 +67,11 @@ class Up:
         self._restart = restart
         self._settings = settings
         self._as_json = as_json
+        self._ids = list(range(1, replicas + 1))
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
+        self._identities: dict[int, bytes] = {}
+        self._left: set[int] = set()
+        self._voters: set[int] = set()
         self._told = False
 
     def run(self) -> int:
@@ -69,7 +80,7 @@ class Up:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._tell)
         try:
-            for i in self._ids():
+            for i in self._ids:
                 self._start(i)
             code = self._wait_for_leader()
             if code is not None:
@@ -81,9 +92,6 @@ class Up:
 
     def _tell(self, _number: int, _frame: object) -> None:
         self._told = True
-
-    def _ids(self) -> range:
-        return range(1, self._count + 1)
 
     def _directory(self, i: int) -> Path:
         return self._data_dir / f"replica-{i}"
@@ -109,32 +117,33 @@ class Up:
                     identity = Identity(config.id, 1, config.configuration, secrets.randbits(62) + 1)
                     format_directory(RealFileSystem(), config.data_dir, identity)
             return
-        if present != list(self._ids()):
+        if len(present) != self._count:
             raise UserError(
                 f"{self._data_dir} holds a cell of {len(present)} replicas, not of {self._count}: run it with "
                 f"--replicas {len(present)}, or choose another --data-dir"
             )
+        port = _port(self._read(present[0])) - present[0] + 1
+        if port != self._client_port:
+            raise UserError(
+                f"{self._data_dir} holds a cell at client port {port}, not {self._client_port}: run it with "
+                f"--client-port {port}, or choose another --data-dir"
+            )
+        self._ids = present
         for i in present:
-            document = self._read(i)
-            port = int(str(document["listen"]["client"]).rpartition(":")[2])
-            if port != self._client_port + i - 1:
+            if self._identity(i) is None:
                 raise UserError(
-                    f"{self._data_dir} holds a cell at client port {port - i + 1}, not {self._client_port}: run it with "
-                    f"--client-port {port - i + 1}, or choose another --data-dir"
-                )
-            if not (self._directory(i) / "data" / "identity.json").exists():
-                raise UserError(
-                    f"{self._directory(i)} has lost its data while its siblings have theirs: it must be re-admitted, "
-                    f"not formatted; restore the directory, or begin a new cell in another --data-dir"
+                    f"{self._directory(i)} holds no data while its siblings have theirs: a replica that lost them must "
+                    f"be re-admitted (`synod member replace {i}`, while the others run), and one that joins the cell "
+                    f"is made with `synod format`; without it, move the directory away"
                 )
             if self._settings:
-                self._write(i, document)
+                self._write(i, self._read(i))
         self._refuse_taken_ports()
 
     def _refuse_taken_ports(self) -> None:
         """Better now than by a replica that dies while its siblings serve."""
-        for i in self._ids():
-            port = self._client_port + i - 1
+        for i in self._ids:
+            port = _port(self._read(i)) if self._config(i).exists() else self._client_port + i - 1
             with socket.socket() as sock:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 try:
@@ -181,7 +190,7 @@ class Up:
         try:
             yield
         except BaseException:
-            for i in self._ids():
+            for i in self._ids:
                 shutil.rmtree(self._directory(i), ignore_errors=True)
             raise
 
@@ -197,8 +206,8 @@ class Up:
 
         cell_id = secrets.token_hex(16)
         ports = _free_ports(2 * self._count)
-        peers = [{"id": i, "address": f"127.0.0.1:{ports[i - 1]}"} for i in self._ids()]
-        for i in self._ids():
+        peers = [{"id": i, "address": f"127.0.0.1:{ports[i - 1]}"} for i in self._ids]
+        for i in self._ids:
             self._directory(i).mkdir(mode=0o700)
             document = {
                 "id": i,
@@ -212,7 +221,7 @@ class Up:
                 "peers": peers,
             }
             self._write(i, document)
-        return [load_config(str(self._config(i))) for i in self._ids()]
+        return [load_config(str(self._config(i))) for i in self._ids]
 
     def _write(self, i: int, document: dict[str, Any]) -> None:
         from synod.server import apply_override, parse_config
@@ -227,6 +236,7 @@ class Up:
     def _start(self, i: int) -> None:
         from synod.server import dying_with_parent
 
+        self._identities[i] = self._identity(i) or b""
         with (self._directory(i) / "log").open("ab") as log:
             self._processes[i] = subprocess.Popen(
                 [sys.executable, "-m", "synod", "serve", str(self._config(i))],
@@ -242,19 +252,21 @@ class Up:
         said = [line for line in lines[-5:] if line.startswith("synod: ")]
         return said[-1].removeprefix("synod: ") if said else f"see {self._directory(i) / 'log'}"
 
-    def _alive(self) -> list[int]:
-        return [i for i, process in self._processes.items() if process.poll() is None]
+    def _alive(self) -> set[int]:
+        return {i for i, process in self._processes.items() if process.poll() is None}
 
     def _wait_for_leader(self) -> int | None:
         """Wait until a leader serves; an exit code when none can, or when told to stop."""
         until = time.monotonic() + START_S
         while time.monotonic() < until and not self._told:
-            for i in self._ids():
+            for i in self._ids:
                 code = self._processes[i].poll()
-                if code is not None:
+                if code == REFUSED:
+                    self._has_left(i)
+                elif code is not None:
                     complain(f"replica {i} did not start: {self._last_words(i)}")
                     return USER if code == USER else UNAVAILABLE
-            if any(self._ready(i) for i in self._ids()):
+            if any(self._ready(i) for i in self._ids):
                 return None
             time.sleep(0.02)
         if self._told:
@@ -269,48 +281,94 @@ class Up:
         except (URLError, OSError):
             return False
 
+    def _row(self, i: int) -> dict[str, object]:
+        """What is said of a replica that runs."""
+        listen = self._read(i)["listen"]
+        return {
+            "id": i,
+            "pid": self._processes[i].pid,
+            "client": listen["client"],
+            "http": listen["http"],
+            "data_dir": str(self._directory(i)),
+            "config": str(self._config(i)),
+        }
+
     def _announce(self) -> None:
-        rows = []
-        for i in self._ids():
-            listen = self._read(i)["listen"]
-            rows.append(
-                {
-                    "id": i,
-                    "pid": self._processes[i].pid,
-                    "client": listen["client"],
-                    "http": listen["http"],
-                    "data_dir": str(self._directory(i)),
-                    "config": str(self._config(i)),
-                }
-            )
+        rows = [self._row(i) for i in self._ids]
         cell = ",".join(str(row["client"]) for row in rows)
         if self._as_json:
             print_json({"cell": cell, "replicas": rows})
             return
         for row in rows:
-            print(f"replica {row['id']}  pid {row['pid']}  clients {row['client']}  http://{row['http']}/status")
+            print(_line(row))
         print(f"the cell serves at {cell}; Ctrl-C stops it", flush=True)
 
     def _watch(self) -> int:
         """Look after the replicas until told to stop."""
         reported: set[int] = set()
         died: dict[int, float] = {}
+        looked = 0.0
         while not self._told:
-            for i in self._ids():
+            for i in self._ids.copy():
                 process = self._processes[i]
                 if process.poll() is None:
                     continue
-                if process.pid not in reported:
+                if process.returncode == REFUSED:
+                    self._has_left(i)
+                elif process.pid not in reported:
                     reported.add(process.pid)
                     died[i] = time.monotonic()
                     complain(f"replica {i} ended with {process.returncode}: {self._last_words(i)}")
                 elif self._restart and time.monotonic() - died[i] >= RESTART_PAUSE_S:
                     self._start(i)
-            if len(self._alive()) <= self._count // 2 and not self._restart:
+            if time.monotonic() - looked >= LOOK_PAUSE_S:
+                looked = time.monotonic()
+                self._welcome()
+                self._voters = self._ask_voters() or self._voters
+            voters = self._voters or set(self._ids)
+            if len(self._alive() & voters) <= len(voters) // 2 and not self._restart:
                 complain("the cell has lost its majority for good")
                 return UNAVAILABLE
             time.sleep(0.05)
         return DONE
+
+    # -- members -------------------------------------------------------------------------------------------
+
+    def _identity(self, i: int) -> bytes | None:
+        """What `format` wrote for a replica; None before."""
+        from synod.server import load_config
+        from synod.storage import IDENTITY
+
+        try:
+            return (Path(load_config(str(self._config(i))).data_dir) / IDENTITY).read_bytes()
+        except (OSError, UserError):
+            return None
+
+    def _welcome(self) -> None:
+        """Start who was formatted since: a replica that joins, or one that begins anew."""
+        for i in self._present():
+            identity = self._identity(i)
+            running = i in self._processes and self._processes[i].poll() is None
+            if identity is None or running or identity == self._identities.get(i):
+                continue
+            self._ids = sorted({*self._ids, i})
+            self._start(i)
+            sys.stderr.write(f"{_line(self._row(i))}  joins\n")
+
+    def _has_left(self, i: int) -> None:
+        complain(f"replica {i} has left the cell: {self._last_words(i)} ({self._directory(i)})")
+        self._ids.remove(i)
+        self._voters.discard(i)
+
+    def _ask_voters(self) -> set[int]:
+        """Who votes, as a replica that runs knows it; nobody when none answers."""
+        for i in self._alive():
+            try:
+                known = operate(self._read(i)["listen"]["http"], "member-list", {}, 1.0)
+            except SynodError:
+                continue
+            return {member["id"] for member in known["members"] if member["role"] == "voter"}
+        return set()
 
     def _stop(self) -> None:
         for process in self._processes.values():
@@ -323,6 +381,14 @@ class Up:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def _port(document: dict[str, Any]) -> int:
+    return int(str(document["listen"]["client"]).rpartition(":")[2])
+
+
+def _line(row: dict[str, object]) -> str:
+    return f"replica {row['id']}  pid {row['pid']}  clients {row['client']}  http://{row['http']}/status"
 
 
 def _free_ports(count: int) -> list[int]:

@@ -962,6 +962,8 @@ class Paxos:
         if reign is not None:
             self._tell_mark(reign)  # to those who are members no more as well: they learn it here or never
         self._take_members()
+        if self._learner.configuration.has_left(self.me, self._incarnation) and not self.abstaining:
+            self._gate.touch()  # the mark goes to the disk: at its next start nobody may be left who tells it
         if reign is None and candidacy is None:
             return
         hands_over = reign is not None and reign.handing_over

@@ -23,6 +23,7 @@ from ._peers import PeerConnection, dial
 logger = logging.getLogger("synod.server")
 
 EXIT_DONE = 0
+EXIT_LEFT = 1
 EXIT_USER = 2
 EXIT_UNAVAILABLE = 3
 
@@ -185,8 +186,8 @@ def event_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-async def _serve(config: Config) -> str | None:
-    """Serve until told to stop (None) or until the replica must stop (why)."""
+async def _serve(config: Config) -> tuple[int, str]:
+    """Serve until told to stop or until the replica must stop; the exit code, and why."""
     server = Server(config)
     loop = asyncio.get_running_loop()
     told = asyncio.Event()
@@ -200,27 +201,28 @@ async def _serve(config: Config) -> str | None:
     telling.cancel()
     reason = failing.result() if failing in done else None
     failing.cancel()
+    code = EXIT_DONE if reason is None else EXIT_LEFT if server.host.replica.has_left else EXIT_UNAVAILABLE
     await server.stop(hand_over=reason is None)
-    return reason
+    return code, reason or ""
 
 
 def serve(config: Config) -> int:
     """Run a replica in the foreground until SIGTERM.
 
     Returns:
-        0 after a clean stop, 2 for the user's mistake, 3 when the replica had to stop.
+        0 after a clean stop, 1 when the cell has removed this replica, 2 for the user's mistake, 3 when the replica
+        had to stop.
     """
     try:
         refuse_without_checks()
         with asyncio.Runner(loop_factory=event_loop()) as runner:
-            reason = runner.run(_serve(config))
+            code, reason = runner.run(_serve(config))
     except UserError as mistake:
         sys.stderr.write(f"synod: {mistake}\n")
         return EXIT_USER
     except SynodError as failure:
         sys.stderr.write(f"synod: {failure}\n")
         return EXIT_UNAVAILABLE
-    if reason is not None:
+    if reason:
         sys.stderr.write(f"synod: this replica stops: {reason}\n")
-        return EXIT_UNAVAILABLE
-    return EXIT_DONE
+    return code

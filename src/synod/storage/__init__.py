@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from ._backup import BackupHeader, BackupReader, begin_directory, open_snapshot
 from ._files import File, FileSystem, RealFileSystem
-from ._identity import Identity, format_directory, load_identity
+from ._identity import IDENTITY, Identity, format_directory, load_identity
 from ._memory import MemoryFile, MemoryFileSystem
 from ._snapshots import parse_snapshot
 from ._store import Recovered, Store, StoreOptions
 from ._verify import Found, verify_directory
 
 __all__ = [
+    "IDENTITY",
     "BackupHeader",
     "BackupReader",
     "File",
