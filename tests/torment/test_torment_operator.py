@@ -8,6 +8,7 @@ import pytest
 
 from synod.torment import _operator as operator_module
 from synod.torment._operator import Operator
+from synod.torment._processes import whole_answer
 
 SPARE = 4
 
@@ -106,3 +107,18 @@ async def test_a_cell_without_a_leader_is_given_up_in_time() -> None:
     operator.lost.add(3)
     assert not await operator.settle(0.01)
     assert operator.lost == {3}
+
+
+@pytest.mark.parametrize(
+    ("answer", "body"),
+    [
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}", b"{}"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", None),
+        (b"HTTP/1.1 200 OK\r\nContent-Le", None),
+        (b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 2\r\n\r\n{}", None),
+        (b"", None),
+    ],
+)
+def test_what_a_killed_replica_left_unfinished_is_no_answer(answer, body):
+    """A run must not end with it."""
+    assert whole_answer(answer) == body

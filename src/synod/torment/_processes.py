@@ -44,6 +44,8 @@ EPOCH_NS: Final = 10**17
 DRIFT: Final = 30_000
 """Millionths by which the speed of a replica's clock may be off: half of what the margin of a client's lease allows."""
 
+LENGTH: Final = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+
 LEADS: Final = re.compile(r" election: replica \d+ leads with ballot ")
 REASONS: Final = {
     "silence": re.compile(r" election: replica \d+ was silent$"),
@@ -51,6 +53,14 @@ REASONS: Final = {
     "hand-over": re.compile(r" election: replica \d+ hands over$"),
 }
 """What replicas write into their logs of why somebody else should lead."""
+
+
+def whole_answer(answer: bytes) -> bytes | None:
+    """The body of a success over HTTP; None of anything else, and of what a killed replica left unfinished."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    length = LENGTH.search(head)
+    ok = b" 200 " in head.partition(b"\r\n")[0] and length is not None and len(body) == int(length[1])
+    return body if ok else None
 
 
 class NotStarted(SynodError):
@@ -339,8 +349,7 @@ class Replicas:
         finally:
             if writer is not None:
                 writer.transport.abort()
-        answered, _, content = answer.partition(b"\r\n\r\n")
-        return content if b" 200 " in answered.partition(b"\r\n")[0] else None
+        return whole_answer(answer)
 
     async def leader(self) -> int | None:
         """Who leads; of two that say so, the one with the higher ballot."""
