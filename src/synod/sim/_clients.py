@@ -97,7 +97,10 @@ class Client:
     def tick(self) -> None:
         """Connect, ping, begin something new, or lose patience."""
         now = self.world.now
-        self.world.after(self.rng.randrange(5_000, 30_000), "client", self.id)
+        again = self.rng.randrange(5_000, 30_000)
+        if self.world.quiet and self._greeted and self.conn and not self._waiting:
+            again = max(again, self._pinged + self.timeout_ms * MILLISECOND // 3 - now)  # idle: only a ping is due
+        self.world.after(again, "client", self.id)
         if now < self.paused_until:
             return
         self._check_lease()

@@ -23,8 +23,8 @@ from synod.base import (
 )
 from synod.paxos import Accepted, Promise
 from synod.paxos import decode as decode_paxos
+from synod.paxos import encode as encode_paxos
 from synod.replica import (
-    KIND_FIRST,
     DiskWrite,
     LogRead,
     Ready,
@@ -43,6 +43,10 @@ if TYPE_CHECKING:
 DIRECTORY = "/data"
 SEGMENT_BYTES = 64 * 1024
 READY_TURNS_MAX = 10_000
+_VOTES = frozenset(
+    encode_paxos(vote)[0] for vote in (Promise(Ballot(1, 1), 1, 0, 0, (), ()), Accepted(Ballot(1, 1), 1, 0, 0))
+)
+"""The first bytes of the messages that nobody may send before what they say is durable."""
 BLOCK = 4096
 SECTOR = 512
 LEVEL_NEW = 2
@@ -391,7 +395,7 @@ class Machine:
 
     def _check_durable(self, data: bytes) -> None:
         """Durable before visible, looked at from outside: at the door of the network."""
-        if data[0] >= KIND_FIRST:
+        if data[0] not in _VOTES:
             return
         message = decode_paxos(data)
         if isinstance(message, Promise):

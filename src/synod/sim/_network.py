@@ -34,6 +34,9 @@ class Network:
     def __init__(self, world: World) -> None:
         self._world = world
         self._rng = world.stream("network")
+        self._delay_min = world.plan.delay // 2
+        self._span = 2 * world.plan.delay - self._delay_min
+        self._span_bits = self._span.bit_length()
         self._life: dict[tuple[int, int], int] = {}
         self._free: dict[tuple[int, int], int] = {}
         self.open: dict[tuple[int, int], None] = {}
@@ -48,9 +51,16 @@ class Network:
 
     def delay(self) -> int:
         """A one-way delay with a tail."""
-        base = self._world.plan.delay
-        wait = self._rng.randrange(base // 2, base * 2)
-        if self._rng.randrange(50) == 0:
+        # As `randrange(delay // 2, 2 * delay)` and `randrange(50)` would draw, which check their arguments each time.
+        bits = self._rng.getrandbits
+        wait = bits(self._span_bits)
+        while wait >= self._span:
+            wait = bits(self._span_bits)
+        wait += self._delay_min
+        tail = bits(6)
+        while tail >= 50:
+            tail = bits(6)
+        if tail == 0:
             wait *= self._rng.randrange(2, 20)
         return wait
 
