@@ -52,8 +52,8 @@ def run_until_some_has_come(world: World, machine: Machine) -> int:
     """Until some of a snapshot has come, and not all of it; how many bytes are there."""
     for _ in range(50_000):
         download = machine.replica._download
-        if download is not None and download.data:
-            return len(download.data)
+        if download is not None and download.received:
+            return download.received
         world.run(world.now + MILLISECOND // 10)
     raise AssertionError("no transfer was seen")
 

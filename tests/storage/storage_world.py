@@ -111,6 +111,13 @@ def snapshot_of(slot: Slot) -> list[bytes]:
     return [value(f"state {slot},", 100), value(f"more {slot},", 600)]
 
 
+def take_over(store: Store, slot: Slot, file: bytes, promised: Ballot, *, piece: int = 100) -> None:
+    """A peer's snapshot file, which comes in pieces."""
+    for offset in range(0, len(file), piece):
+        store.transfer_write(slot, offset, file[offset : offset + piece])
+    store.transfer_install(slot, promised=promised)
+
+
 def write_snapshot(store: Store, slot: Slot) -> None:
     """A whole snapshot."""
     store.snapshot_begin(slot)

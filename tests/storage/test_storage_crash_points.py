@@ -1,7 +1,8 @@
 """Power is lost after every single operation of a short history, and every way in which it may tear is tried.
 
 The history has all that a directory goes through: format, starts, appends alone and together, a segment that is
-full, snapshots, the deletion of log and of older snapshots, and a start after a power cut that tore a group.
+full, snapshots, the deletion of log and of older snapshots, a start after a power cut that tore a group, and a
+peer's snapshot that comes in pieces.
 After each operation the disk is taken as it is; for each bounded subset of its unsynced sectors and for each
 prefix of the unsynced changes of names the store is opened on what is left.
 
@@ -27,9 +28,11 @@ from storage_world import (
     entry,
     fold,
     formatted,
+    memory,
     open_store,
     shown,
     snapshot_of,
+    write_snapshot,
 )
 
 from synod.base import Ballot, DataDirError, Slot
@@ -113,6 +116,19 @@ class History:
         self.store.snapshot_commit()
         self.snapshot = slot
 
+    def take_over(self, slot: Slot, promised: Ballot) -> None:
+        """A peer's snapshot, in two pieces."""
+        source = open_store(memory())
+        write_snapshot(source, slot)
+        file = source.snapshot_read(slot, 0, 1 << 20)[0]
+        self.store.transfer_write(slot, 0, file[:600])
+        self.store.transfer_write(slot, 600, file[600:])
+        held = fold(self.groups)
+        self.groups.append(Group(promised, held.chosen_mark, (), held.peers))
+        self.snapshot_maybe = slot
+        self.store.transfer_install(slot, promised=promised)
+        self.snapshot, self.synced = slot, len(self.groups)
+
     def restart_torn(self, *kept: bool) -> None:
         """A power cut that keeps these sectors of what was appended, and a start."""
         cut_power(self.fs, kept)
@@ -145,6 +161,8 @@ def take_history() -> History:
     h.store = h._start()
     h.synced = len(h.groups)  # a clean start gave it to the replica, so it must stay
     h.write(Group(Ballot(8, 1), 9, (), b"k"))
+    h.take_over(20, Ballot(9, 3))  # over a gap in the log, of which nothing is left
+    h.write(Group(Ballot(9, 3), 20, (entry(21, 9, 300, 3),), b"l"))
     return h
 
 
@@ -200,6 +218,7 @@ def check(point: Point, fs: MemoryFileSystem) -> Store:
     assert store.boot > point.boot, "a boot count comes twice"
     assert not held.unknown
     assert not held.warnings
+    assert not [name for name in _names(fs) if name.endswith("-transfer.tmp")]
     assert held.snapshot_slot in (point.snapshot, point.snapshot_maybe)
     assert list(store.snapshot_chunks()) == (snapshot_of(held.snapshot_slot) if held.snapshot_slot else [])
     wanted = []
@@ -236,7 +255,7 @@ def test_every_operation_of_the_history_is_a_point(history: History) -> None:
     """Nothing durable happens between two points; and the history has all that it is there for."""
     assert len(history.points) == history.fs.operations + 1
     assert {point.boot for point in history.points} == {0, 1, 2, 3}
-    assert {point.snapshot for point in history.points} == {0, 2, 4, 7}
+    assert {point.snapshot for point in history.points} == {0, 2, 4, 7, 20}
     names = {name for point in history.points for name in _names(point.fs)}
     gone = names - set(_names(history.fs))
     assert {"log-0000000000000001.seg", "log-0000000000000002.seg", "snapshot-0000000000000002.snap"} <= gone
@@ -328,4 +347,4 @@ def test_the_cell_of_the_tests_is_the_one_that_is_opened(history: History) -> No
     store = open_store(last.fs.copy())
     state = fold(history.groups)
     assert store.identity.cell_id == CELL
-    assert shown(store.recovered) == (Ballot(8, 1), state.after(7), 9, frozenset(), 7, b"k")
+    assert shown(store.recovered) == (Ballot(9, 3), state.after(20), 20, frozenset(), 20, b"l")

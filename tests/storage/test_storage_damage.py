@@ -32,6 +32,7 @@ from storage_world import (
     path_of,
     snapshot_of,
     swap,
+    take_over,
     write_snapshot,
     zero,
 )
@@ -390,7 +391,7 @@ def without_state() -> MemoryFileSystem:
     write_snapshot(source, 20)
     fs = with_snapshots()
     store = open_store(fs)
-    store.install_file(20, source.snapshot_read(20, 0, 1 << 20)[0], promised=Ballot(2, 2))
+    take_over(store, 20, source.snapshot_read(20, 0, 1 << 20)[0], Ballot(2, 2))
     store.close()
     for which in (0, 1):
         fs.rot(path_of(fs, "snapshot-", which), 60)
@@ -426,12 +427,12 @@ def test_a_damaged_snapshot_stays_until_a_good_one_reaches_as_far() -> None:
         write_snapshot(source, slot)
     fs = without_state()
     store = open_store(fs)
-    store.install_file(10, source.snapshot_read(10, 0, 1 << 20)[0], promised=Ballot(2, 2))
+    take_over(store, 10, source.snapshot_read(10, 0, 1 << 20)[0], Ballot(2, 2))
     store.close()
     held = open_store(fs.copy()).recovered
     assert (held.snapshot_slot, held.lost_upto) == (10, 20)
     store = open_store(fs)
-    store.install_file(30, source.snapshot_read(30, 0, 1 << 20)[0], promised=Ballot(2, 2))
+    take_over(store, 30, source.snapshot_read(30, 0, 1 << 20)[0], Ballot(2, 2))
     store.close()
     held = open_store(fs).recovered
     assert (held.snapshot_slot, held.lost_upto, held.warnings) == (30, 0, ())
@@ -443,7 +444,7 @@ def test_an_older_snapshot_that_the_log_does_not_reach_back_to_is_not_the_whole_
     write_snapshot(source, 20)
     fs = with_snapshots()
     store = open_store(fs)
-    store.install_file(20, source.snapshot_read(20, 0, 1 << 20)[0], promised=Ballot(2, 2))
+    take_over(store, 20, source.snapshot_read(20, 0, 1 << 20)[0], Ballot(2, 2))
     store.close()
     assert open_store(fs.copy()).recovered.snapshot_slot == 20
     fs.rot(path_of(fs, "snapshot-"), 60)
@@ -453,21 +454,47 @@ def test_an_older_snapshot_that_the_log_does_not_reach_back_to_is_not_the_whole_
 
 
 def test_a_damaged_snapshot_of_a_peer_changes_nothing() -> None:
-    """A transfer that went wrong is refused before anything is written."""
+    """A transfer that went wrong is refused, and what had come of it is gone."""
     source = open_store(memory())
     write_snapshot(source, 20)
     file = source.snapshot_read(20, 0, 1 << 20)[0]
     fs = with_snapshots()
     store = open_store(fs)
-    before = fs.operations
+    before = {name: content(fs, f"{DIRECTORY}/{name}") for name in fs.list_dir(DIRECTORY)}
     for offset in range(0, len(file), 7):
         bad = bytearray(file)
         bad[offset] ^= 4
-        with pytest.raises(Corruption, match="snapshot-0000000000000014"):
-            store.install_file(20, bytes(bad), promised=Ballot(2, 2))
+        with pytest.raises(Corruption, match=r"snapshot-0000000000000014|of slot 20"):
+            take_over(store, 20, bytes(bad), Ballot(2, 2))
+        store.transfer_abort()
+    for shape in SHAPES.values():
+        with pytest.raises(Corruption):
+            take_over(store, 20, shape(file), Ballot(2, 2))
+        store.transfer_abort()
     with pytest.raises(Corruption, match="of slot 20 and not of slot 21"):
-        store.install_file(21, file, promised=Ballot(2, 2))
-    assert fs.operations == before
+        take_over(store, 21, file, Ballot(2, 2))
+    assert {name: content(fs, f"{DIRECTORY}/{name}") for name in fs.list_dir(DIRECTORY)} == before
+    take_over(store, 20, file, Ballot(2, 2))
+    assert list(store.snapshot_chunks()) == snapshot_of(20)
+
+
+def test_what_does_not_continue_a_transfer_is_refused() -> None:
+    """A piece that is missing, of another slot, or of a transfer that has ended: it must begin anew, and can."""
+    source = open_store(memory())
+    write_snapshot(source, 20)
+    file = source.snapshot_read(20, 0, 1 << 20)[0]
+    store = open_store(with_snapshots())
+    for slot, offset in ((20, 50), (20, 150), (21, 100), (20, 99)):
+        store.transfer_write(20, 0, file[:100])
+        with pytest.raises(Corruption, match="does not continue"):
+            store.transfer_write(slot, offset, file[offset : offset + 100])
+    store.transfer_write(20, 0, file)
+    with pytest.raises(Corruption, match="nothing is here of a peer's snapshot of slot 19"):
+        store.transfer_install(19, promised=Ballot(2, 2))
+    store.transfer_install(20, promised=Ballot(2, 2))
+    with pytest.raises(Corruption, match="nothing is here"):
+        store.transfer_install(20, promised=Ballot(2, 2))
+    assert list(store.snapshot_chunks()) == snapshot_of(20)
 
 
 # -- identity ------------------------------------------------------------------------------------------------------

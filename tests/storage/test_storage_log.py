@@ -27,6 +27,7 @@ from storage_world import (
     reopen,
     shown,
     snapshot_of,
+    take_over,
     write_snapshot,
 )
 
@@ -270,12 +271,30 @@ def test_a_peers_snapshot_replaces_what_is_below_it_and_keeps_what_is_above() ->
     store = open_store(fs)
     Group(Ballot(1, 1), 0, (entry(1), entry(2), entry(6)), b"p").append_to(store)
     store.sync()
-    store.install_file(4, file, promised=Ballot(8, 2))
+    take_over(store, 4, file, Ballot(8, 2))
     assert list(store.snapshot_chunks()) == snapshot_of(4)
     cut_power(fs)
     again = open_store(fs)
     assert shown(again.recovered) == (Ballot(8, 2), (entry(6),), 4, frozenset(), 4, b"p")
     assert list(again.snapshot_chunks()) == snapshot_of(4)
+
+
+def test_a_peers_snapshot_may_come_in_pieces_of_any_size() -> None:
+    """It is checked as it comes, wherever it is cut; a start in the middle forgets it, and it comes again."""
+    source = open_store(memory())
+    write_snapshot(source, 4)
+    file = source.snapshot_read(4, 0, 1 << 20)[0]
+    for piece in (1, 7, 8, 37, 38, 39, SECTOR, len(file) - 1, len(file)):
+        fs = memory()
+        store = open_store(fs)
+        store.transfer_write(4, 0, file[: len(file) // 2])
+        assert len(content(fs, f"{DIRECTORY}/snapshot-transfer.tmp")) == len(file) // 2
+        store = reopen(store, fs)
+        assert not fs.exists(f"{DIRECTORY}/snapshot-transfer.tmp")
+        store.snapshot_begin(3)  # one of its own is under way meanwhile
+        take_over(store, 4, file, Ballot(8, 2), piece=piece)
+        assert reopen(store, fs).recovered.snapshot_slot == 4
+        assert content(fs, f"{DIRECTORY}/snapshot-0000000000000004.snap") == file
 
 
 def test_random_histories_give_back_what_the_slow_twin_holds() -> None:

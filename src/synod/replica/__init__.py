@@ -27,7 +27,7 @@ from ._messages import (
     encode_message,
 )
 from ._options import FRAME_BYTES_MAX, GROUP_BYTES_MAX, ReadMode, ReplicaOptions
-from ._ready import DiskWrite, LogRead, Note, Ready, SnapshotInstall, SnapshotRead, SnapshotWrite
+from ._ready import DiskWrite, LogRead, Note, Ready, SnapshotInstall, SnapshotRead, SnapshotWrite, TransferWrite
 from ._replica import Fate, Recovered, Replica
 
 __all__ = [
@@ -60,6 +60,7 @@ __all__ = [
     "Touch",
     "TouchAck",
     "Touches",
+    "TransferWrite",
     "Tree",
     "UnknownCommand",
     "decode_message",

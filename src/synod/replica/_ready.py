@@ -53,14 +53,25 @@ class SnapshotRead:
 
 
 @dataclass(frozen=True, slots=True)
-class SnapshotInstall:
-    """Replace everything at or below `slot` by a peer's snapshot file; answered by `snapshot_installed`.
+class TransferWrite:
+    """Keep bytes of a peer's snapshot file; those at offset 0 begin a new one, others continue what came before.
 
-    Nobody changes `file` any more: a copy of it would hold up everything for a tenth of a second.
+    Answered by `transfer_written`, or by `snapshot_refused` when there is no room, or the bytes are damaged.
     """
 
     slot: Slot
-    file: bytearray
+    offset: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotInstall:
+    """Replace everything at or below `slot` by the peer's snapshot file that has come.
+
+    Answered by `snapshot_installed`, or by `snapshot_refused`.
+    """
+
+    slot: Slot
     promised: Ballot
 
 
@@ -92,6 +103,7 @@ class Ready:
     log_reads: list[LogRead] = field(default_factory=list)
     snapshot_writes: list[SnapshotWrite] = field(default_factory=list)
     snapshot_reads: list[SnapshotRead] = field(default_factory=list)
+    transfer_writes: list[TransferWrite] = field(default_factory=list)
     snapshot_install: SnapshotInstall | None = None
     notes: list[Note] = field(default_factory=list)
     peer_closes: list[ReplicaId] = field(default_factory=list)

@@ -26,6 +26,7 @@ from synod.base import (
     ReplicaId,
     Rng,
     Slot,
+    StorageError,
     invariant,
     is_change,
 )
@@ -69,7 +70,7 @@ from ._messages import (
 )
 from ._options import ReplicaOptions
 from ._outbox import Outbox
-from ._ready import DiskWrite, LogRead, Note, Ready, SnapshotInstall, SnapshotRead, SnapshotWrite
+from ._ready import DiskWrite, LogRead, Note, Ready, SnapshotInstall, SnapshotRead, SnapshotWrite, TransferWrite
 from ._transfer import Download
 
 FORWARD_BYTES_MAX: Final = 1 << 20
@@ -530,7 +531,12 @@ class Replica:
         loading, slot = self._loading, self._installing
         if loading is None or slot is None:
             return
-        tree = next(loading)
+        try:
+            tree = next(loading)
+        except StorageError as failure:
+            # It was sound when it came. Everything durable is: the next start finds what can be used.
+            self.stopped = f"it cannot read the snapshot that it took over: {failure}"
+            return
         if tree is None:
             return
         self._loading = None
@@ -556,6 +562,7 @@ class Replica:
         It may be damaged on that peer's disk, and stay so.
         """
         self._now = now
+        self._download = None
         self._installing = None
         if self._source is not None:
             self._bad_sources[self._source] = None
@@ -581,8 +588,9 @@ class Replica:
             self._outbox.hope(now)
         if self.backup is not None:
             self._seek_mark(self.backup, now)
-        if self._download is not None and now >= self._download.ask_again_at():
-            self._send(self._download.peer, self._download.ask(now), bulk=True)
+        download = self._download
+        if download is not None and not download.complete and now >= download.ask_again_at():
+            self._send(download.peer, download.ask(now), bulk=True)
         self._digest()
 
     def next_deadline(self) -> Micros:
@@ -1159,24 +1167,34 @@ class Replica:
         download = self._download
         if download is None or download.peer != peer:
             return
-        if chunk.slot == download.slot and chunk.total and chunk.offset != len(download.data):
+        before = download.received
+        if chunk.slot == download.slot and chunk.total and chunk.offset != before:
             return  # it was asked for twice: the answer to the other ask carries on
         if not download.take(chunk, now):
             self._download = None  # the next fetch tells us again where to ask
             if self._bad_sources:
                 self._bad_sources[peer] = None  # this one has none, or not any more
-        elif download.complete:
-            self._download = None
-            if download.slot > self.tree.slot:
-                self._installing = download.slot
-                # A snapshot of our own that is under way would be of a state that is soon gone.
-                self.tree.abandon_snapshot()
-                self._walking = None
-                self._saving = False
-                self._fail_backup("this replica takes over a snapshot of another one")
-                self._out.snapshot_install = SnapshotInstall(download.slot, download.data, self.paxos.ballot)
-        else:
-            self._send(peer, download.ask(now), bulk=True)
+        elif download.received > before:
+            self._out.transfer_writes.append(TransferWrite(download.slot, before, chunk.data))
+
+    def transfer_written(self, slot: Slot, upto: int, now: Micros) -> None:
+        """So many bytes of a peer's snapshot are on the disk: ask for more, or take it over when it is whole."""
+        self._now = now
+        download = self._download
+        if download is None or (download.slot, download.received) != (slot, upto):
+            return  # of a transfer that was given up, or more has come already
+        if not download.complete:
+            self._send(download.peer, download.ask(now), bulk=True)
+            return
+        self._download = None
+        if slot > self.tree.slot:
+            self._installing = slot
+            # A snapshot of our own that is under way would be of a state that is soon gone.
+            self.tree.abandon_snapshot()
+            self._walking = None
+            self._saving = False
+            self._fail_backup("this replica takes over a snapshot of another one")
+            self._out.snapshot_install = SnapshotInstall(slot, self.paxos.ballot)
 
     # -- backups -------------------------------------------------------------------------------------------
 

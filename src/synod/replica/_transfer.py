@@ -2,6 +2,9 @@
 
 A connection that breaks costs no more than the chunk that was on its way: the next ask names the offset. Only from
 the same peer, though: snapshots of one slot hold the same state on all replicas, but in another order.
+
+What comes goes to the disk at once, and the next chunk is asked for when it is written: a replica has no more of a
+snapshot in memory than a chunk, however large it is, and a disk that is slow slows the transfer.
 """
 
 from __future__ import annotations
@@ -28,23 +31,23 @@ SNAPSHOT_BYTES_MAX: Final = 8 << 30
 class Download:
     """One snapshot on its way here.
 
-    Invariant: `data` holds the file's bytes from 0, without a gap.
+    Invariant: the file's first `received` bytes have come, without a gap, and were handed to the disk.
     """
 
-    __slots__ = ("_asked_at", "_heard_at", "data", "peer", "slot", "total")
+    __slots__ = ("_asked_at", "_heard_at", "peer", "received", "slot", "total")
 
     def __init__(self, peer: ReplicaId, now: Micros) -> None:
         self.peer = peer
         self.slot: Slot = 0
         self.total = 0
-        self.data = bytearray()
+        self.received = 0
         self._asked_at = now
         self._heard_at = now
 
     def ask(self, now: Micros) -> SnapshotAsk:
         """The message that asks for the next chunk."""
         self._asked_at = now
-        return SnapshotAsk(self.slot, len(self.data))
+        return SnapshotAsk(self.slot, self.received)
 
     def ask_again_at(self) -> Micros:
         """When a silent peer is to be asked again."""
@@ -59,19 +62,19 @@ class Download:
         return now - self._heard_at >= HOPELESS_AFTER
 
     def take(self, chunk: SnapshotChunk, now: Micros) -> bool:
-        """Take a chunk. False when the peer no longer has this snapshot: begin anew."""
+        """Count a chunk, unless it is a repeat. False when the peer no longer has this snapshot: begin anew."""
         self._heard_at = now
         if chunk.total == 0 or chunk.total > SNAPSHOT_BYTES_MAX or (self.slot and chunk.slot != self.slot):
             return False
-        if chunk.offset != len(self.data):
+        if chunk.offset != self.received:
             return True  # a repeat of a chunk that was asked for twice
         if not chunk.data:
             return False
         self.slot, self.total = chunk.slot, chunk.total
-        self.data += chunk.data
-        return len(self.data) <= self.total
+        self.received += len(chunk.data)
+        return self.received <= self.total
 
     @property
     def complete(self) -> bool:
-        """Whether every byte is here."""
-        return self.total > 0 and len(self.data) == self.total
+        """Whether every byte has come."""
+        return self.received == self.total > 0

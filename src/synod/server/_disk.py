@@ -9,17 +9,18 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final, Protocol
 
 from synod.base import Corruption, NoSpace, Slot, StorageError
-from synod.replica import DiskWrite, LogRead, SnapshotInstall, SnapshotRead, SnapshotWrite
+from synod.replica import DiskWrite, LogRead, SnapshotInstall, SnapshotRead, SnapshotWrite, TransferWrite
 from synod.storage import Store
 
 ROOM_RETRY_S: Final = 0.5
 """With a full disk, so often it is tried whether there is room again."""
 
-Job = DiskWrite | LogRead | SnapshotWrite | SnapshotRead | SnapshotInstall | None
+Other = LogRead | SnapshotWrite | SnapshotRead | TransferWrite | SnapshotInstall
+Job = DiskWrite | Other | None
 
 
 class DiskEvents(Protocol):
@@ -41,8 +42,12 @@ class DiskEvents(Protocol):
         """Bytes of a stored snapshot."""
         ...
 
-    def snapshot_installed(self, slot: Slot, chunks: list[bytes]) -> None:
-        """A peer's snapshot is durable here."""
+    def transfer_written(self, slot: Slot, upto: int) -> None:
+        """So many bytes of a peer's snapshot are here."""
+        ...
+
+    def snapshot_installed(self, slot: Slot, chunks: Iterator[bytes]) -> None:
+        """A peer's snapshot is durable here; its chunks are read as they are taken."""
         ...
 
     def snapshot_refused(self, reason: str) -> None:
@@ -167,7 +172,7 @@ class DiskThread:
             self._full = not has_room
             self._call(self._events.room, has_room, reason)
 
-    def _other(self, job: LogRead | SnapshotWrite | SnapshotRead | SnapshotInstall) -> None:
+    def _other(self, job: Other) -> None:
         store, events = self._store, self._events
         match job:
             case LogRead():
@@ -176,16 +181,21 @@ class DiskThread:
                 self._snapshot(slot, chunk, first=first, last=last)
             case SnapshotRead():
                 self._call(events.snapshot_read, job, *store.snapshot_read(job.slot, job.offset, job.bytes_max))
-            case SnapshotInstall(slot, file, promised):
+            case TransferWrite() | SnapshotInstall():
                 try:
-                    store.install_file(slot, file, promised=promised)
-                except Corruption as damage:
-                    self._call(events.snapshot_refused, str(damage))
-                except NoSpace as full:
-                    store.snapshot_abort()
-                    self._call(events.snapshot_refused, str(full))
-                else:
-                    self._call(events.snapshot_installed, slot, list(store.snapshot_chunks()))
+                    self._transfer(job)
+                except (Corruption, NoSpace) as failure:
+                    store.transfer_abort()
+                    self._call(events.snapshot_refused, str(failure))
+
+    def _transfer(self, job: TransferWrite | SnapshotInstall) -> None:
+        store, events = self._store, self._events
+        if isinstance(job, TransferWrite):
+            store.transfer_write(job.slot, job.offset, job.data)
+            self._call(events.transfer_written, job.slot, job.offset + len(job.data))
+        else:
+            store.transfer_install(job.slot, promised=job.promised)
+            self._call(events.snapshot_installed, job.slot, store.snapshot_chunks())
 
     def _snapshot(self, slot: Slot, chunk: bytes, *, first: bool, last: bool) -> None:
         store = self._store

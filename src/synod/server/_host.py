@@ -14,7 +14,7 @@ import random
 import secrets
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 from synod import __version__
@@ -333,6 +333,8 @@ class Host:
             self.disk.submit(chunk)
         for snapshot_read in ready.snapshot_reads:
             self.disk.submit(snapshot_read)
+        for transfer in ready.transfer_writes:
+            self.disk.submit(transfer)
         if ready.snapshot_install is not None:
             self.disk.submit(ready.snapshot_install)
         for note in ready.notes:
@@ -515,10 +517,18 @@ class Host:
             self.replica.snapshot_read(request.id, data, total, monotonic())
             self.poke()
 
-    def snapshot_installed(self, slot: Slot, chunks: list[bytes]) -> None:
+    def transfer_written(self, slot: Slot, upto: int) -> None:
         """See `DiskEvents`."""
         if not self._stopped:
-            self.replica.snapshot_installed(slot, chunks, monotonic())
+            self.replica.transfer_written(slot, upto, monotonic())
+            self.poke()
+
+    def snapshot_installed(self, slot: Slot, chunks: Iterator[bytes]) -> None:
+        """See `DiskEvents`."""
+        if not self._stopped:
+            # A recording holds all that the replica was told.
+            told = chunks if self._recorder is None else list(chunks)
+            self.replica.snapshot_installed(slot, told, monotonic())
             self.poke()
 
     def snapshot_refused(self, reason: str) -> None:

@@ -52,6 +52,7 @@ INPUTS: Final = (
     "log_read",
     "snapshot_saved",
     "snapshot_read",
+    "transfer_written",
     "snapshot_installed",
     "snapshot_refused",
     "tick",
@@ -178,8 +179,10 @@ class OutputHash:
             update(chunk.chunk)
         for snapshot_read in ready.snapshot_reads:
             update(_PIECE.pack(7, snapshot_read.slot, snapshot_read.offset, snapshot_read.bytes_max))
+        for transfer in ready.transfer_writes:
+            update(_PIECE.pack(10, transfer.slot, transfer.offset, len(transfer.data)))
         if ready.snapshot_install is not None:
-            update(_PIECE.pack(8, ready.snapshot_install.slot, 0, len(ready.snapshot_install.file)))
+            update(_PIECE.pack(8, ready.snapshot_install.slot, 0, 0))
         for note in ready.notes:
             update(note.text.encode())
         for peer in ready.peer_closes:

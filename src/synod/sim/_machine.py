@@ -32,6 +32,7 @@ from synod.replica import (
     SnapshotInstall,
     SnapshotRead,
     SnapshotWrite,
+    TransferWrite,
     UnknownCommand,
 )
 from synod.storage import Identity, MemoryFileSystem, Store, StoreOptions, format_directory
@@ -52,7 +53,7 @@ SECTOR = 512
 LEVEL_NEW = 2
 """The feature level of the version to which machines are upgraded."""
 
-Job = DiskWrite | LogRead | SnapshotWrite | SnapshotRead | SnapshotInstall
+Job = DiskWrite | LogRead | SnapshotWrite | SnapshotRead | TransferWrite | SnapshotInstall
 
 
 class Machine:
@@ -373,6 +374,7 @@ class Machine:
         self._jobs.extend(ready.log_reads)
         self._jobs.extend(ready.snapshot_writes)
         self._jobs.extend(ready.snapshot_reads)
+        self._jobs.extend(ready.transfer_writes)
         if ready.snapshot_install is not None:
             self._jobs.append(ready.snapshot_install)
         self._begin_jobs()
@@ -528,20 +530,28 @@ class Machine:
                     replica.snapshot_saved(store.snapshot_slot, store.log_start, now)
             case SnapshotRead(id_, slot, offset, bytes_max):
                 replica.snapshot_read(id_, *store.snapshot_read(slot, offset, bytes_max), now)
-            case SnapshotInstall(slot, file, promised):
-                try:
-                    store.install_file(slot, file, promised=promised)
-                except Corruption:
-                    self.world.count("snapshot refused")
-                    replica.snapshot_refused(now)
-                except NoSpace:
-                    store.snapshot_abort()
-                    replica.snapshot_refused(now)
-                else:
-                    self.world.count("snapshot installed")
-                    replica.snapshot_installed(slot, store.snapshot_chunks(), now)
+            case TransferWrite() | SnapshotInstall():
+                self._transfer(store, replica, job)
             case _:
                 pass
+
+    def _transfer(self, store: Store, replica: Replica, job: TransferWrite | SnapshotInstall) -> None:
+        """As the server's disk thread does; but the chunks are read now, so that an error of the disk shows here."""
+        now = self.now()
+        try:
+            if isinstance(job, TransferWrite):
+                store.transfer_write(job.slot, job.offset, job.data)
+                replica.transfer_written(job.slot, job.offset + len(job.data), now)
+                return
+            store.transfer_install(job.slot, promised=job.promised)
+        except (Corruption, NoSpace) as failure:
+            if isinstance(failure, Corruption):
+                self.world.count("snapshot refused")
+            store.transfer_abort()
+            replica.snapshot_refused(now)
+            return
+        self.world.count("snapshot installed")
+        replica.snapshot_installed(job.slot, list(store.snapshot_chunks()), now)
 
     def _write_snapshot(self, store: Store, slot: Slot, chunk: bytes, *, first: bool, last: bool) -> None:
         """As the server's disk thread does: without room there is no snapshot this time."""

@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
-from synod.base import Corruption, Slot, invariant
+from synod.base import Corruption, NoSpace, Slot, invariant
 
 from ._files import File, FileSystem, join
 
@@ -23,6 +23,8 @@ _CHUNK: Final = struct.Struct(">II")
 _DIGEST_BYTES: Final = 16
 NAME: Final = "snapshot-{:016x}.snap"
 TEMPORARY: Final = "snapshot-writing.tmp"
+PARTIAL: Final = "snapshot-transfer.tmp"
+"""A peer's snapshot, as far as it has come. It is resumed over any number of connections, but not after a start."""
 KEPT: Final = 2
 """A damaged latest snapshot leaves the one before it, and the log that reaches back to that."""
 
@@ -30,6 +32,10 @@ KEPT: Final = 2
 SYNC_BYTES: Final = 1 << 20
 """So much of a snapshot is written between two syncs. The log shares the disk and its thread: to sync the hundreds of
 megabytes of a large one at its end would hold up every write for as long."""
+
+
+CHUNK_BYTES_MAX: Final = 64 << 20
+"""Far above what anybody writes; keeps a damaged length from being believed."""
 
 
 class NotOurs(Corruption):
@@ -84,10 +90,81 @@ class SnapshotWriter:
             self._fs.unlink(join(self._directory, TEMPORARY))
 
 
-class SnapshotReader:
-    """A snapshot file on its way from the disk, chunk by chunk, so that a large one need not be in memory twice.
+class SnapshotCheck:
+    """Checks the bytes of a snapshot file, which come one after the other in the pieces that it asks for.
 
-    What `chunks` gives may be relied on only when it has come to its end: the last check is of the whole file.
+    `needs` says how many bytes come next, `take` takes just these; `whole` once the last has come. Only then the
+    chunks may be relied on: the last check is of the whole file.
+
+    Args:
+        path: what messages call it.
+        at: where the file begins, for the offsets that messages name.
+    """
+
+    __slots__ = ("_crc", "_digest", "_number", "_path", "_stage", "at", "cell_id", "needs", "slot")
+
+    def __init__(self, path: str, at: int = 0) -> None:
+        self._path = path
+        self._digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+        self._stage = "header"
+        self._crc = 0
+        self._number = 0
+        self.at = at
+        self.needs = _HEADER.size
+        self.cell_id = b""
+        self.slot: Slot = 0
+
+    @property
+    def whole(self) -> bool:
+        """Whether everything has come, and is as it was written."""
+        return self._stage == "whole"
+
+    def take(self, part: bytes) -> bytes:
+        """The next `needs` bytes; gives back those of a chunk, and nothing for what stands between chunks.
+
+        Raises:
+            Corruption: they are fewer, or damaged; the text says where.
+            NotOurs: a newer version wrote them.
+        """
+        stage, path = self._stage, self._path
+        if stage == "chunk":
+            if len(part) < self.needs or zlib.crc32(part) != self._crc:
+                raise Corruption(f"{path}: chunk {self._number} of this snapshot, at offset {self.at}, is damaged")
+        elif stage == "end":
+            if part != self._digest.digest():
+                raise Corruption(f"{path}: the digest of this snapshot does not fit")
+        elif len(part) < self.needs:
+            raise Corruption(f"{path}: this snapshot is cut short")
+        self._digest.update(part)
+        self.at += len(part)
+        if stage == "header":
+            magic, version, self.cell_id, self.slot, crc = _HEADER.unpack(part)
+            if magic != _MAGIC or crc != zlib.crc32(part[:-4]):
+                raise Corruption(f"{path}: the header of this snapshot is damaged")
+            if version > FORMAT_VERSION:
+                raise NotOurs(f"{path} was written by a newer synod (snapshot format {version})")
+            self._next("head", _CHUNK.size)
+        elif stage == "head":
+            length, self._crc = _CHUNK.unpack(part)
+            if length > CHUNK_BYTES_MAX:
+                raise Corruption(f"{path}: chunk {self._number} of this snapshot, at offset {self.at}, is damaged")
+            self._next("chunk" if length else "end", length or _DIGEST_BYTES)
+        elif stage == "chunk":
+            self._number += 1
+            self._next("head", _CHUNK.size)
+            return part
+        else:
+            self._next("whole", 0)
+        return b""
+
+    def _next(self, stage: str, needs: int) -> None:
+        self._stage, self.needs = stage, needs
+
+
+class SnapshotReader:
+    """A snapshot file on its way from the disk, chunk by chunk, so that a large one need not be in memory.
+
+    What `chunks` gives may be relied on only when it has come to its end: see `SnapshotCheck`.
 
     Args:
         read: (offset, size) to bytes, fewer only at the end of the file.
@@ -100,21 +177,21 @@ class SnapshotReader:
         NotOurs: a newer version wrote it.
     """
 
-    __slots__ = ("_path", "_read", "_size", "_start", "cell_id", "slot")
+    __slots__ = ("_path", "_read", "_start", "cell_id", "slot")
 
     def __init__(self, read: Callable[[int, int], bytes], size: int, path: str, start: int = 0) -> None:
         self._read = read
-        self._size = size
         self._path = path
         self._start = start
         if size - start < _HEADER.size + _CHUNK.size + _DIGEST_BYTES:
             raise Corruption(f"{path}: this snapshot is cut short")
-        header = read(start, _HEADER.size)
-        magic, version, self.cell_id, self.slot, crc = _HEADER.unpack(header)
-        if magic != _MAGIC or crc != zlib.crc32(header[:-4]):
-            raise Corruption(f"{path}: the header of this snapshot is damaged")
-        if version > FORMAT_VERSION:
-            raise NotOurs(f"{path} was written by a newer synod (snapshot format {version})")
+        header = self._check()
+        self.cell_id, self.slot = header.cell_id, header.slot
+
+    def _check(self) -> SnapshotCheck:
+        check = SnapshotCheck(self._path, self._start)
+        check.take(self._read(check.at, check.needs))
+        return check
 
     def chunks(self) -> Iterator[bytes]:
         """What was written, in order.
@@ -122,28 +199,13 @@ class SnapshotReader:
         Raises:
             Corruption: a chunk is damaged, or one is missing, or too many; the text names it.
         """
-        read, path = self._read, self._path
-        digest = hashlib.blake2b(read(self._start, _HEADER.size), digest_size=_DIGEST_BYTES)
-        at = self._start + _HEADER.size
-        number = 0
-        while True:
-            head = read(at, _CHUNK.size)
-            if len(head) < _CHUNK.size:
-                raise Corruption(f"{path}: this snapshot is cut short")
-            digest.update(head)
-            length, crc = _CHUNK.unpack(head)
-            at += _CHUNK.size
-            if length == 0:
-                break
-            chunk = read(at, length) if length <= self._size - at else b""
-            if len(chunk) < length or zlib.crc32(chunk) != crc:
-                raise Corruption(f"{path}: chunk {number} of this snapshot, at offset {at}, is damaged")
-            digest.update(chunk)
-            yield chunk
-            number += 1
-            at += length
-        if read(at, _DIGEST_BYTES + 1) != digest.digest():
-            raise Corruption(f"{path}: the digest of this snapshot does not fit")
+        check = self._check()
+        while not check.whole:
+            chunk = check.take(self._read(check.at, check.needs))
+            if chunk:
+                yield chunk
+        if self._read(check.at, 1):
+            raise Corruption(f"{self._path}: the digest of this snapshot does not fit")
 
 
 def parse_snapshot(data: bytes | bytearray, cell_id: bytes, path: str) -> tuple[Slot, list[bytes]]:
@@ -154,13 +216,85 @@ def parse_snapshot(data: bytes | bytearray, cell_id: bytes, path: str) -> tuple[
     """
     view = memoryview(data)
     reader = SnapshotReader(lambda at, size: bytes(view[at : at + size]), len(data), path)
-    _demand_ours(reader, cell_id, path)
+    _demand_ours(reader.cell_id, cell_id, path)
     return reader.slot, list(reader.chunks())
 
 
-def _demand_ours(reader: SnapshotReader, cell_id: bytes, path: str) -> None:
-    if reader.cell_id != cell_id:
-        raise NotOurs(f"{path} belongs to the cell {reader.cell_id.hex()}")
+class SnapshotTransfer:
+    """A peer's snapshot file on its way to the disk: checked as it comes, and never whole in memory.
+
+    Args:
+        cell_id: whose it must be.
+        slot: which one it must be.
+    """
+
+    __slots__ = ("_cell_id", "_check", "_directory", "_file", "_fs", "_rest", "_synced", "at", "slot")
+
+    def __init__(self, fs: FileSystem, directory: str, cell_id: bytes, slot: Slot) -> None:
+        self._fs = fs
+        self._directory = directory
+        self._cell_id = cell_id
+        self._check = SnapshotCheck(join(directory, NAME.format(slot)))
+        self._rest = bytearray()
+        self._file = fs.append_new(join(directory, PARTIAL))
+        self._synced = 0
+        self.at = 0
+        self.slot = slot
+
+    def write(self, data: bytes) -> None:
+        """The next bytes of the file.
+
+        Raises:
+            Corruption: they are damaged, or of another snapshot; this object is to be aborted.
+            NoSpace: so is it then.
+        """
+        path = join(self._directory, NAME.format(self.slot))
+        check, rest = self._check, self._rest
+        rest += data
+        at = 0
+        while not check.whole and len(rest) - at >= check.needs:
+            size = check.needs
+            check.take(bytes(rest[at : at + size]))
+            at += size
+            if check.cell_id:
+                _demand_ours(check.cell_id, self._cell_id, path)
+                if check.slot != self.slot:
+                    raise Corruption(f"{path}: the peer's snapshot is of slot {check.slot} and not of slot {self.slot}")
+        del rest[:at]
+        if check.whole and rest:
+            raise Corruption(f"{path}: the digest of this snapshot does not fit")
+        self._file.pwrite(self.at, data)
+        self.at += len(data)
+        if self.at - self._synced >= SYNC_BYTES:
+            self._file.sync()
+            self._synced = self.at
+
+    def demand_whole(self) -> None:
+        """See that nothing is missing.
+
+        Raises:
+            Corruption: something is.
+        """
+        if not self._check.whole:
+            raise Corruption(f"{join(self._directory, NAME.format(self.slot))}: this snapshot is cut short")
+
+    def commit(self) -> None:
+        """Make it durable under its name."""
+        self._file.sync()
+        self._file.close()
+        self._fs.rename(join(self._directory, PARTIAL), join(self._directory, NAME.format(self.slot)))
+        self._fs.sync_dir(self._directory)
+
+    def abort(self) -> None:
+        """Forget it."""
+        self._file.close()
+        if self._fs.exists(join(self._directory, PARTIAL)):
+            self._fs.unlink(join(self._directory, PARTIAL))
+
+
+def _demand_ours(found: bytes, cell_id: bytes, path: str) -> None:
+    if found != cell_id:
+        raise NotOurs(f"{path} belongs to the cell {found.hex()}")
 
 
 class Snapshots:
@@ -171,11 +305,13 @@ class Snapshots:
         self._directory = directory
         self._cell_id = cell_id
         self._writer: SnapshotWriter | None = None
+        self._transfer: SnapshotTransfer | None = None
         self._open: tuple[Slot, File] | None = None
         self.damaged: set[Slot] = set()
         """Stored ones that cannot be read; each stays, as a sign of what is lost, until a newer one is good."""
-        if fs.exists(join(directory, TEMPORARY)):
-            fs.unlink(join(directory, TEMPORARY))
+        for name in (TEMPORARY, PARTIAL):
+            if fs.exists(join(directory, name)):
+                fs.unlink(join(directory, name))
 
     def slots(self) -> list[Slot]:
         """The slots of the stored snapshots, rising."""
@@ -187,8 +323,8 @@ class Snapshots:
         names = fs.list_dir(directory)
         return sorted(int(n[9:25], 16) for n in names if n.startswith("snapshot-") and n.endswith(".snap"))
 
-    def load(self, slot: Slot) -> list[bytes]:
-        """The chunks of a stored snapshot.
+    def load(self, slot: Slot) -> Iterator[bytes]:
+        """The chunks of a stored snapshot, read as they are taken.
 
         Raises:
             Corruption: it is damaged.
@@ -197,13 +333,12 @@ class Snapshots:
         file = self._fs.open(path)
         try:
             reader = SnapshotReader(file.pread, file.size(), path)
-            _demand_ours(reader, self._cell_id, path)
-            chunks = list(reader.chunks())
+            _demand_ours(reader.cell_id, self._cell_id, path)
+            if reader.slot != slot:
+                raise Corruption(f"{path} holds the snapshot of slot {reader.slot}")
+            yield from reader.chunks()
         finally:
             file.close()
-        if reader.slot != slot:
-            raise Corruption(f"{path} holds the snapshot of slot {reader.slot}")
-        return chunks
 
     def begin(self, slot: Slot) -> None:
         """Start writing a snapshot."""
@@ -223,11 +358,15 @@ class Snapshots:
         assert writer is not None
         writer.commit()
         self._writer = None
-        self.damaged.discard(writer.slot)
-        if self._open is not None and self._open[0] == writer.slot:
+        self._replaced(writer.slot)
+        return writer.slot
+
+    def _replaced(self, slot: Slot) -> None:
+        """A new file has this name now."""
+        self.damaged.discard(slot)
+        if self._open is not None and self._open[0] == slot:
             self._open[1].close()
             self._open = None
-        return writer.slot
 
     def abort(self) -> None:
         """Forget the one that was begun."""
@@ -235,12 +374,50 @@ class Snapshots:
             self._writer.abort()
             self._writer = None
 
-    def install(self, slot: Slot, chunks: Iterable[bytes]) -> None:
-        """Store a snapshot that came from elsewhere."""
-        self.begin(slot)
-        for chunk in chunks:
-            self.write(chunk)
-        self.commit()
+    def transfer(self, slot: Slot, offset: int, data: bytes) -> None:
+        """Keep bytes of a peer's snapshot file; offset 0 begins a new one.
+
+        Raises:
+            Corruption: they are damaged, or do not continue what is here; it must begin anew.
+            NoSpace: there is no room; it must begin anew.
+        """
+        if offset == 0:
+            self.abort_transfer()
+            self._transfer = SnapshotTransfer(self._fs, self._directory, self._cell_id, slot)
+        transfer = self._transfer
+        if transfer is None or (transfer.slot, transfer.at) != (slot, offset):
+            raise Corruption(f"what came of a peer's snapshot of slot {slot} does not continue what is here")
+        try:
+            transfer.write(data)
+        except (Corruption, NoSpace):
+            self.abort_transfer()
+            raise
+
+    def transferred(self, slot: Slot) -> SnapshotTransfer:
+        """The whole snapshot of a peer.
+
+        Raises:
+            Corruption: it is not here, or not all of it.
+        """
+        transfer = self._transfer
+        if transfer is None or transfer.slot != slot:
+            raise Corruption(f"nothing is here of a peer's snapshot of slot {slot}")
+        transfer.demand_whole()
+        return transfer
+
+    def install(self, slot: Slot) -> None:
+        """Let a peer's snapshot, which must be whole, take its place among those of this replica."""
+        transfer = self.transferred(slot)
+        self.abort()  # one of our own would be of a state that is gone
+        self._transfer = None
+        transfer.commit()
+        self._replaced(slot)
+
+    def abort_transfer(self) -> None:
+        """Forget what has come of a peer's snapshot."""
+        if self._transfer is not None:
+            self._transfer.abort()
+            self._transfer = None
 
     def read(self, slot: Slot, offset: int, bytes_max: int) -> tuple[bytes, int]:
         """Raw bytes of a stored file, and its length; nothing when it is not stored any more."""

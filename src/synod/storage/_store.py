@@ -16,7 +16,7 @@ from synod.base import Ballot, Corruption, DataDirError, Entry, NoSpace, Slot, S
 from ._files import FileSystem, join
 from ._identity import LOCK, Identity, load_identity, raise_boot_count
 from ._log import Log
-from ._snapshots import NAME, NotOurs, Snapshots, parse_snapshot
+from ._snapshots import NAME, NotOurs, Snapshots
 
 SEGMENT_BYTES: Final = 16 << 20
 """Zero-filling and syncing this much takes some ten milliseconds, and it holds four thousand small groups."""
@@ -178,7 +178,7 @@ class Store:
             try:
                 if slot in self._unusable:
                     raise Corruption(self._unusable[slot])
-                chunks = self._snapshots.load(slot)
+                chunks = list(self._snapshots.load(slot))
             except Corruption as damage:
                 self._snapshots.damaged.add(slot)
                 warnings.append(str(damage))
@@ -268,11 +268,20 @@ class Store:
     # -- snapshots -----------------------------------------------------------------------------------------
 
     def snapshot_chunks(self) -> Iterator[bytes]:
-        """The chunks of the snapshot at `snapshot_slot`, in order; none without one."""
+        """The chunks of the snapshot at `snapshot_slot`, in order; none without one.
+
+        Those that the start read are let go one by one; later they are read from the file as they are taken, in
+        whatever thread that is.
+
+        Raises:
+            Corruption: what is read is damaged.
+        """
         chunks, self._chunks = self._chunks, []
         if not chunks and self.snapshot_slot:
-            chunks = self._snapshots.load(self.snapshot_slot)
-        yield from chunks
+            yield from self._snapshots.load(self.snapshot_slot)
+        chunks.reverse()
+        while chunks:
+            yield chunks.pop()
 
     def snapshot_begin(self, slot: Slot) -> None:
         """Start writing this replica's own snapshot of a slot."""
@@ -297,25 +306,36 @@ class Store:
         """Raw bytes of a snapshot's file and its length, for a peer; nothing when it is gone."""
         return self._snapshots.read(slot, offset, bytes_max)
 
-    def install_file(self, slot: Slot, file: bytes | bytearray, *, promised: Ballot) -> None:
-        """Take a peer's snapshot file over: everything at or below its slot is replaced.
+    def transfer_write(self, slot: Slot, offset: int, data: bytes) -> None:
+        """Keep bytes of a peer's snapshot file, which come in order; offset 0 begins a new one.
+
+        Raises:
+            Corruption: they are damaged, of another cell or slot, or do not continue what is here: begin anew.
+            NoSpace: there is no room; what had come is deleted.
+        """
+        self._snapshots.transfer(slot, offset, data)
+
+    def transfer_install(self, slot: Slot, *, promised: Ballot) -> None:
+        """Take over a peer's snapshot that has come whole: everything at or below its slot is replaced.
 
         The log is kept: what was accepted past the slot is still accepted, and no promise is forgotten.
 
         Raises:
-            Corruption: the file is damaged or of another cell or slot; nothing was changed.
+            Corruption: it is not whole; nothing was changed.
         """
-        found, chunks = parse_snapshot(file, self._cell_id, join(self._directory, NAME.format(slot)))
-        if found != slot:
-            raise Corruption(f"the peer's snapshot is of slot {found} and not of slot {slot}")
+        self._snapshots.transferred(slot)
         # The promise goes into the log first, so that trimming cannot lose it.
         self.append(promised=promised, chosen_mark=self._log.chosen_mark, entries=(), peers=self._log.peers)
         self.sync()
-        self._snapshots.install(slot, chunks)
-        self._chunks = chunks
+        self._snapshots.install(slot)
+        self._chunks = []
         self.snapshot_slot = slot
         self._snapshots.prune()
         self._log.trim(slot)
+
+    def transfer_abort(self) -> None:
+        """Forget what has come of a peer's snapshot."""
+        self._snapshots.abort_transfer()
 
     def close(self) -> None:
         """Let go of everything; nothing is written."""
