@@ -281,7 +281,7 @@ def test_a_cell_is_backed_up_while_it_is_written_to_and_a_new_one_goes_on_from_t
         whole = tree_of(old.hosts)
     assert json.loads(synod("verify", "--json", str(file)).stdout)["digest"] == made["digest"]
     # The way of an operator: three configs with a fresh id, the same file for each.
-    ports = free_ports(9)
+    ports = free_ports(12)
     cell_id = secrets.token_hex(16)
     peers = [{"id": i, "address": f"127.0.0.1:{ports[i - 1]}"} for i in (1, 2, 3)]
     running = []
@@ -311,11 +311,20 @@ def test_a_cell_is_backed_up_while_it_is_written_to_and_a_new_one_goes_on_from_t
             # This one's holder may believe in its lease: it is waited for until that is over.
             with client.lock("/locks/a", timeout=PATIENCE_S) as again:
                 assert again.fencing_token > max(tokens)
+        # Who joins has no snapshot and needs none: it has the state that its cell began with from its peers.
+        listens = ("--client", f"127.0.0.1:{ports[9]}", "--http", f"127.0.0.1:{ports[10]}")
+        joining = synod("member", "add", "4", f"127.0.0.1:{ports[11]}", *listens, cell=hosts)
+        (tmp_path / "4.toml").write_text(joining.stdout)
+        assert synod("format", str(tmp_path / "4.toml")).returncode == 0
+        running.append(subprocess.Popen([*SYNOD, "serve", str(tmp_path / "4.toml")], stderr=subprocess.DEVNULL))
+        wait_for(lambda: synod("member", "promote", "4", cell=hosts).returncode == 0, "a fourth voter")
+        with BlockingCell(f"127.0.0.1:{ports[9]}", timeout=PATIENCE_S) as client:
+            assert int(client.get("/count")[0]) == count
     finally:
         for process in running:
             process.send_signal(signal.SIGTERM)
         codes = [process.wait(timeout=PATIENCE_S) for process in running]
-    assert codes == [0, 0, 0]
+    assert codes == [0, 0, 0, 0]
     digests = [
         json.loads(synod("verify", "--json", str(tmp_path / f"data-{i}")).stdout)["snapshots"] for i in (1, 2, 3)
     ]

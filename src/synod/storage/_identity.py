@@ -43,6 +43,12 @@ class Identity:
         """The cell's id, 32 hexadecimal digits."""
         return self.configuration.cell_id
 
+    @property
+    def needs_snapshot(self) -> bool:
+        """Whether it began with the state of a backup: who joined the cell later has that state from its peers."""
+        first = self.configuration
+        return first.begins_at > 0 and first.holds(self.replica_id, self.incarnation)
+
 
 def format_directory(fs: FileSystem, directory: str, identity: Identity) -> None:
     """Give a directory its identity, once.

@@ -196,7 +196,7 @@ class Store:
                 raise Corruption(f"{warnings[0]}, and no older one is complete; restore the cell from a backup")
             warnings.append(f"{warnings[0]}, and no older one is complete; the peers are asked for the state")
             return chunks, slot, slots[-1], warnings
-        if self._log.trimmed or self.identity.configuration.begins_at:
+        if self._log.trimmed or self.identity.needs_snapshot:
             raise Corruption(
                 f"{self._directory}: the log continues a snapshot, and there is none; "
                 f"replace the replica from its peers"

@@ -100,6 +100,6 @@ def _look(fs: FileSystem, directory: str, look: Callable[[Iterator[bytes]], obje
             found.damage.append(text if path in text else f"{path}: {text}")
         finally:
             file.close()
-    if not stored and (log.trimmed or identity.configuration.begins_at):
+    if not stored and (log.trimmed or identity.needs_snapshot):
         found.damage.append(f"{directory}: the log continues a snapshot, and there is none")
     return found
