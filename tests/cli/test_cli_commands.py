@@ -167,6 +167,15 @@ def test_usage_errors_end_with_2(run, arguments, named):
     assert re.search(r"`synod( \w+)? -h`", said)
 
 
+@pytest.mark.parametrize("words", ["get a", "set a b", "create a", "ls a", "rm a", "lock a -- true"])
+def test_a_path_that_no_znode_has_is_refused_before_anybody_is_called(run, words):
+    """Else the cell, which does not answer here, would be blamed for it."""
+    command, *rest = words.split()
+    done = run(command, "--cell", "127.0.0.1:1", *rest)
+    assert (done.code, done.out) == (2, b"")
+    assert "a path begins with a slash: 'a'; nothing was sent" in sentence(done.err)
+
+
 def test_a_slip_of_the_pen_is_told_what_was_meant(run):
     """A command that is nearly one."""
     assert "Did you mean 'create'" in sentence(run("creat").err)

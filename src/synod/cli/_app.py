@@ -144,6 +144,17 @@ def up(
 # -- the tree ----------------------------------------------------------------------------------------------
 
 
+def _demand_path(path: str, *, sequential: bool = False) -> None:
+    """Refuse a mistake before anybody is called: a cell that does not answer would be blamed for it.
+
+    Raises:
+        BadArguments: no znode can have this path; nothing was sent.
+    """
+    from synod.client import validate_path
+
+    validate_path(path, sequential=sequential)
+
+
 def _with_cell(hosts: str, timeout: float, work: Callable[[Cell], Awaitable[T]]) -> T:
     from synod.client import Unavailable, connect
 
@@ -221,6 +232,7 @@ def get(
     Example: synod get /config/limits
     """
     with reported():
+        _demand_path(path)
         value, stat = _with_cell(cell, timeout, lambda c: c.get(path))
         if as_json:
             text = value.hex() if hexadecimal else value.decode(errors="replace")
@@ -249,6 +261,7 @@ def set_(
     Example: echo '{"rate": 5}' | synod set /config/limits -
     """
     with reported():
+        _demand_path(path)
         data = _value(value, file, hexadecimal=hexadecimal)
         stat = _with_cell(cell, timeout, lambda c: c.set(path, data, version=version))
         if as_json:
@@ -272,6 +285,7 @@ def create(
     Example: synod create -s /jobs/job- first
     """
     with reported():
+        _demand_path(path, sequential=sequential)
         data = _value(value, file, hexadecimal=hexadecimal)
 
         async def work(c: Cell) -> None:
@@ -300,6 +314,7 @@ def list_(
     Example: synod ls /services
     """
     with reported():
+        _demand_path(path)
         names = _with_cell(cell, timeout, lambda c: c.children(path))
         if as_json:
             print_json({"path": path, "children": names})
@@ -322,6 +337,7 @@ def remove(
     Example: synod rm -r /jobs
     """
     with reported():
+        _demand_path(path)
         _with_cell(cell, timeout, lambda c: c.delete(path, version=version, recursive=recursive))
         if as_json:
             print_json({"path": path})
