@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import tempfile
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -18,7 +19,7 @@ from ._fanout import medians, rounds
 from ._load import Measured
 from ._proc import disk, resident_mib, sessions_allowed
 from ._report import machine, ratios, summary
-from ._rows import LOCAL_READS, Row, measure
+from ._rows import LOCAL_READS, ROWS, Row, measure
 from ._start import first_write_s, up_s
 from ._steady import steady
 from .peers import COMPILED_PYTHON, Etcd, Peer, SynodCell, ZooKeeper
@@ -28,6 +29,9 @@ SYNOD: Final = "synod"
 ZOOKEEPER: Final = "ZooKeeper"
 ETCD: Final = "etcd"
 OURS: Final = (COMPILED, SYNOD)
+SLICE_S: Final = 20.0
+"""A long load is measured in slices: every latency is kept until its end."""
+
 WARM_UP: Final = Row("warm-up", "mixed", 64, 1)
 
 
@@ -47,6 +51,7 @@ class Effort:
         znodes: to fill for the row of memory.
         sessions: idle ones.
         idle_s: for which their cost is watched.
+        full_load_s: for which ours is driven as hard as it goes while nobody may call an election; 0 leaves it out.
     """
 
     turns: int = 5
@@ -60,10 +65,20 @@ class Effort:
     znodes: int = 100_000
     sessions: int = 10_000
     idle_s: float = 20.0
+    full_load_s: float = 600.0
 
 
 QUICK: Final = Effort(
-    turns=1, warm_s=0.2, measure_s=0.8, warm_up_s=2.0, faults=1, starts=1, znodes=20_000, sessions=1_000, idle_s=3.0
+    turns=1,
+    warm_s=0.2,
+    measure_s=0.8,
+    warm_up_s=2.0,
+    faults=1,
+    starts=1,
+    znodes=20_000,
+    sessions=1_000,
+    idle_s=3.0,
+    full_load_s=0.0,
 )
 SMOKE: Final = Effort(
     turns=1,
@@ -77,6 +92,7 @@ SMOKE: Final = Effort(
     znodes=1_000,
     sessions=100,
     idle_s=0.5,
+    full_load_s=0.5,
 )
 
 
@@ -120,6 +136,7 @@ class Bench:
             ("memory, CPU, idle sessions", self._steady_rows),
             ("leader killed", lambda directory: self._fault_row(directory, "leader killed", _kill)),
             ("leader silent", lambda directory: self._fault_row(directory, "leader silent", _silence)),
+            ("false elections", self._full_load_row),
         )
         with tempfile.TemporaryDirectory(prefix="synod-bench-") as name:
             directory = Path(name)
@@ -275,6 +292,25 @@ class Bench:
         self._add(f"{title}: worst gap", "s", worst, more_is_better=False)
         self._rows[-1]["gaps_s"] = {name: [round(gap, 3) for gap in values] for name, values in gaps.items()}
 
+    def _full_load_row(self, directory: Path) -> None:
+        """Nothing fails, and both cores are busy: whoever raises a ballot is mistaken."""
+        seconds = self._effort.full_load_s
+        if not seconds:
+            return
+        row = next(row for row in ROWS if row.title == "write 16:32")
+        raised, rates = {}, {}
+        for name in [name for name in self._names if name in OURS]:
+            with told(f"full load, {seconds:.0f} s: {name}"), self._make(name, directory) as cell:
+                before, began = _highest_round(cell), time.monotonic()
+                slices = []
+                while time.monotonic() - began < seconds:
+                    slices.append(measure(cell, row, warm_s=0.0, measure_s=min(seconds, SLICE_S)).rate)
+                rates[name] = median(slices)
+                raised[name] = float(_highest_round(cell) - before)
+        if raised:
+            self._add(f"false elections in {seconds:.0f} s of {row.title}", "elections", raised, more_is_better=False)
+            self._rows[-1]["note"] = " / ".join(f"{rate:,.0f} writes a second" for rate in rates.values())
+
     def _add(self, title: str, unit: str, values: dict[str, float], *, more_is_better: bool, goal: float = 0.0) -> None:
         self._rows.append(
             {
@@ -293,6 +329,13 @@ def _kill(system: Peer, leader: int) -> None:
 
 def _silence(system: Peer, leader: int) -> None:
     system.processes.pause(leader)
+
+
+def _highest_round(cell: Peer) -> int:
+    """Of the ballots that the replicas know."""
+    assert isinstance(cell, SynodCell)
+    ballots = [cell.status(number)["ballot"] for number in range(cell.replicas)]
+    return max(int(ballot[0]) for ballot in ballots if isinstance(ballot, list))
 
 
 @contextmanager
