@@ -88,6 +88,7 @@ class Paced:
         rate: acknowledgements a second.
         gaps: (seconds since the beginning, width in seconds) of the wide gaps between acknowledgements.
         widest_s: the widest gap of all.
+        p99_s: of a hundred answers one took longer.
         max_s: the largest latency.
         own_pause_s: the longest time for which the generator itself did not look; gaps below it may be its own.
     """
@@ -95,6 +96,7 @@ class Paced:
     rate: float
     gaps: tuple[tuple[float, float], ...]
     widest_s: float
+    p99_s: float
     max_s: float
     own_pause_s: float
 
@@ -245,6 +247,7 @@ def pace(clients: Sequence[Client], rate: float, seconds: float, *, wide_s: floa
         rate=len(latencies) / seconds,
         gaps=tuple(gaps),
         widest_s=max(widest, began + seconds - answered),
+        p99_s=sorted(latencies)[len(latencies) * 99 // 100] if latencies else seconds,
         max_s=max(latencies, default=seconds),
         own_pause_s=own_pause,
     )

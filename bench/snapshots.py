@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -72,7 +73,7 @@ def run(cell: SynodCell, directory: Path, znodes: int, seconds: float) -> None:
         def back_up(number: int = number, file: Path = file, took: list[float] = took) -> None:
             started = time.perf_counter()
             hosts = f"127.0.0.1:{cell.ports[number]}"
-            subprocess.run([*cell.processes.commands[number][:3], "backup", "--cell", hosts, str(file)], check=True)
+            synod(cell, number, "backup", "--cell", hosts, str(file))
             took.append(time.perf_counter() - started)
 
         found = loaded(cell, seconds, back_up)
@@ -121,24 +122,23 @@ def recover(cell: SynodCell, leader: int) -> None:
 
 
 def install(cell: SynodCell, directory: Path, seconds: float) -> None:
-    """A follower that was away until the log no longer reaches back takes a snapshot over, under load."""
+    """A follower whose disk was wiped is re-admitted, and takes a snapshot over, under load."""
     settle(cell)
     leader = cell.leader()
     assert leader is not None
-    number = (leader + 1) % 3
-    cell.processes.kill(number)
-    fill(cell, 2_000_000, 2_000_500, b"y" * 100)
-    for round_ in range(2):  # two snapshots are kept, and the log from the older one on
-        for other in {0, 1, 2} - {number}:
+    number = (leader + 2) % 3
+    others = [other for other in range(3) if other != number]
+    for round_ in range(2):  # two snapshots are kept, and the log from the older one on: it must not reach back
+        for other in others:
             hosts = f"127.0.0.1:{cell.ports[other]}"
-            command = [
-                *cell.processes.commands[other][:3],
-                "backup",
-                "--cell",
-                hosts,
-                str(directory / f"{round_}.synod"),
-            ]
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+            synod(cell, other, "backup", "--cell", hosts, str(directory / f"{round_}-{other}.synod"))
+    cell.processes.kill(number)
+    shutil.rmtree(cell.directory / f"replica-{number + 1}")
+    listens = ("--client", f"127.0.0.1:{cell.ports[number]}", "--http", f"127.0.0.1:{cell.http_ports[number]}")
+    hosts = ",".join(f"127.0.0.1:{cell.ports[other]}" for other in others)
+    config = synod(cell, number, "member", "replace", str(number + 1), *listens, "--cell", hosts)
+    (cell.directory / f"replica-{number + 1}.toml").write_text(config)
+    synod(cell, number, "format", str(cell.directory / f"replica-{number + 1}.toml"))
     times: list[float] = []
     silent: list[float] = []
 
@@ -159,8 +159,8 @@ def install(cell: SynodCell, directory: Path, seconds: float) -> None:
                     return
             time.sleep(0.005)  # between two looks, so that looking costs the replica little
 
-    hosts = [port for i, port in enumerate(cell.ports) if i != number]
-    clients = [ZooKeeperClient(hosts[i % 2], i, b"x" * 100, "write") for i in range(WRITERS)]
+    ports = [cell.ports[other] for other in others]
+    clients = [ZooKeeperClient(ports[i % 2], i, b"x" * 100, "write") for i in range(WRITERS)]
     for client in clients:
         client.prepare()
     helper = threading.Thread(target=work)
@@ -178,9 +178,16 @@ def install(cell: SynodCell, directory: Path, seconds: float) -> None:
         resident_mib=round(resident_mib(cell)),
         elections=elections,
         widest_s=found.widest_s,
+        p99_s=found.p99_s,
         max_s=found.max_s,
         own_pause_s=found.own_pause_s,
     )
+
+
+def synod(cell: SynodCell, number: int, *words: str) -> str:
+    """What a command prints, of the installation that this replica runs."""
+    command = [*cell.processes.commands[number][:3], *words]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def settle(cell: SynodCell) -> None:

@@ -240,60 +240,84 @@ def read_records(chunks: Iterable[bytes], supported_level: int) -> Iterator[tupl
         UnknownCommand: it was written by a version that knows more.
     """
     stream = _Stream(chunks)
-    seen = hashlib.blake2b(digest_size=16)
-    header = stream.take(_FILE.size)
-    seen.update(header)
-    magic, layout, level = _FILE.unpack(header)
+    magic, layout, level = _FILE.unpack(stream.take(_FILE.size))
     _demand(magic == MAGIC, "it does not begin like one")
     if layout != LAYOUT:
         raise UnknownCommand(f"the snapshot of the tree has layout version {layout}; this replica reads {LAYOUT}")
     check_level(level, supported_level)
-    counts = {KIND_SESSION: 0, KIND_ZNODE: 0}
+    sessions = znodes = 0
     first = True
     while True:
-        header = stream.take(_RECORD.size)
-        kind, length = _RECORD.unpack(header)
+        kind, length = _RECORD.unpack(stream.take(_RECORD.size))
         _demand(length <= RECORD_BYTES_MAX, f"a record claims {length} bytes")
-        record = stream.take(length)
         if kind == KIND_END:
             _demand(length == _END.size, "its end has a wrong length")
-            sessions, znodes, digest = _END.unpack(record)
-            _demand(digest == seen.digest(), "its checksum does not fit its bytes")
-            _demand((sessions, znodes) == (counts[KIND_SESSION], counts[KIND_ZNODE]), "records are missing")
+            seen = stream.digest_before(_RECORD.size)
+            said_sessions, said_znodes, digest = _END.unpack(stream.take(length))
+            _demand(digest == seen, "its checksum does not fit its bytes")
+            _demand((said_sessions, said_znodes) == (sessions, znodes), "records are missing")
             _demand(stream.at_end(), "bytes follow its end")
             return
-        seen.update(header)
-        seen.update(record)
+        record = stream.take(length)
         if first:
             _demand(kind == KIND_HEAD, "its head is not its first record")
             first = False
-        elif kind in counts:
-            counts[kind] += 1
+        elif kind == KIND_ZNODE:
+            znodes += 1
+        elif kind == KIND_SESSION:
+            sessions += 1
         else:
             raise Corruption(f"the snapshot of the tree is unusable: a record has the unknown kind {kind}")
         yield kind, record
 
 
 class _Stream:
-    """Bytes of consecutive chunks, taken in other pieces."""
+    """Bytes of consecutive chunks, taken in other pieces, and hashed in large ones: small ones cost a call each.
 
-    __slots__ = ("_at", "_buffer", "_chunks")
+    Invariant: the bytes before `_hashed` are hashed already, and those from `_at` on are to be taken.
+    """
+
+    __slots__ = ("_at", "_buffer", "_chunks", "_hash", "_hashed")
 
     def __init__(self, chunks: Iterable[bytes]) -> None:
         self._chunks = iter(chunks)
         self._buffer = b""
         self._at = 0
+        self._hash = hashlib.blake2b(digest_size=16)
+        self._hashed = 0
 
     def take(self, size: int) -> bytes:
-        while len(self._buffer) - self._at < size:
+        at = self._at
+        end = at + size
+        if end > len(self._buffer):
+            self._refill(size)
+            at, end = 0, size
+        self._at = end
+        return self._buffer[at:end]
+
+    def _refill(self, size: int) -> None:
+        """Drop what was taken, and add chunks until so many bytes are there."""
+        self._hash_upto(self._at)
+        parts = [self._buffer[self._at :]]
+        have = len(parts[0])
+        while have < size:
             chunk = next(self._chunks, None)
             if chunk is None:
                 raise Corruption("the snapshot of the tree is unusable: it ends too early")
-            self._buffer = self._buffer[self._at :] + chunk
-            self._at = 0
-        taken = self._buffer[self._at : self._at + size]
-        self._at += size
-        return taken
+            parts.append(chunk)
+            have += len(chunk)
+        self._buffer = b"".join(parts)
+        self._at = 0
+        self._hashed = 0
+
+    def _hash_upto(self, end: int) -> None:
+        self._hash.update(memoryview(self._buffer)[self._hashed : end])
+        self._hashed = end
+
+    def digest_before(self, back: int) -> bytes:
+        """The hash of everything up to so many bytes before what was taken last; nothing is hashed after it."""
+        self._hash_upto(self._at - back)
+        return self._hash.digest()
 
     def at_end(self) -> bool:
         if self._at < len(self._buffer):

@@ -34,7 +34,7 @@ SPECIAL: Final = frozenset({ROOT, ZOOKEEPER, QUOTA, CONFIG, FEATURES})
 
 NO_IDENTITIES: Final[list[Identity]] = []
 
-ENTITIES_PER_STEP: Final = 500
+ENTITIES_PER_STEP: Final = 300
 """Loading, or freeing, so many znodes takes about a millisecond."""
 
 NO_PASSWORD: Final = bytes(PASSWORD_HASH_BYTES)
@@ -303,6 +303,7 @@ class State:
         self.data_bytes = 0
         self._digest = Digest()
         done = 0
+        early: list[Znode] = []  # came before their parents or owners
         for kind, record in read_records(chunks, self.supported_level):
             if kind == KIND_HEAD:
                 self._load_head(record)
@@ -313,21 +314,17 @@ class State:
                 self.sessions[session.id] = session
                 self._digest.added(session)
             else:
-                self._load_znode(record)
+                node = self._load_znode(record)
+                if not self._settled(node):
+                    early.append(node)
             done += 1
             if done % ENTITIES_PER_STEP == 0:
                 yield
         if not all(path in self.nodes for path in sorted(SPECIAL)):
             raise _corruption("a reserved znode is missing")
-        for node in self.nodes.values():
-            path = node.path
-            parent = None if path in (ROOT, FEATURES) else self.nodes.get(parent_path(path))
-            if parent is None and path not in (ROOT, FEATURES):
-                raise _corruption(f"{path!r} has no parent")
-            owner = node.owner
-            if owner not in (0, CONTAINER) and owner not in self.sessions:
-                raise _corruption(f"{path!r} has an owner that is gone")
-            self._enter(node, parent)
+        for node in early:
+            if not self._settled(node):
+                raise _corruption(f"{node.path!r} has no parent, or an owner that is gone")
             done += 1
             if done % ENTITIES_PER_STEP == 0:
                 yield
@@ -379,7 +376,20 @@ class State:
         self.origins = head.origins
         self.configuration = head.configuration
 
-    def _load_znode(self, record: bytes) -> None:
+    def _settled(self, node: Znode) -> bool:
+        """Enter a loaded znode below its parent and with its owner, if these are here already."""
+        path, owner = node.path, node.owner
+        parent = None
+        if path not in (ROOT, FEATURES):
+            parent = self.nodes.get(parent_path(path))
+            if parent is None:
+                return False
+        if owner not in (0, CONTAINER) and owner not in self.sessions:
+            return False
+        self._enter(node, parent)
+        return True
+
+    def _load_znode(self, record: bytes) -> Znode:
         parts = unpack_record(record)
         if parts is None:
             raise _corruption("a znode is broken")
@@ -407,6 +417,7 @@ class State:
         ) = numbers
         self.nodes[path] = node
         self._digest.added(node)
+        return node
 
     # -- checks ----------------------------------------------------------------------------------------
 

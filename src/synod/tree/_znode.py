@@ -179,11 +179,12 @@ def unpack_record(record: bytes) -> tuple[bytes, bytes | None, bytes, tuple[int,
     """(path, data, ACL, numbers) of a record, or None when its lengths do not fit."""
     if len(record) < _RECORD.size:
         return None
-    path_bytes, data_length, acl_bytes, *numbers = _RECORD.unpack_from(record)
+    fields = _RECORD.unpack_from(record)
+    path_bytes, data_length, acl_bytes = fields[:3]
     at = _RECORD.size
     if data_length < -1 or at + path_bytes + acl_bytes + max(0, data_length) != len(record):
         return None
     path = record[at : at + path_bytes]
     acl = record[at + path_bytes : at + path_bytes + acl_bytes]
     data = None if data_length == -1 else record[at + path_bytes + acl_bytes :]
-    return path, data, acl, tuple(numbers)
+    return path, data, acl, fields[3:]
