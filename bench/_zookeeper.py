@@ -8,6 +8,7 @@ import select
 import struct
 import time
 from array import array
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -21,6 +22,7 @@ NODE_EXISTS: Final = -110
 EPHEMERAL_SEQUENTIAL: Final = 3
 OPEN_ACL: Final = struct.pack(">ii", 1, 31) + b"\0\0\0\5world\0\0\0\6anyone"
 HEAD: Final = struct.Struct(">iiqi")
+PREFIX: Final = struct.Struct(">ii")
 
 Script = Iterator[tuple[bytes, bool]]
 
@@ -49,10 +51,9 @@ class ZooKeeperClient:
         self._index = index
         self._value = value
         self._xid = 0
-        self._sent: dict[int, float] = {}
+        self._sent: deque[tuple[int, bool, float]] = deque()  # answers come in the order of the requests
         self._buffer = b""
         self._script = MODES[mode](self) if isinstance(mode, str) else mode(self)
-        self._steps: dict[int, bool] = {}
         self.answer = b""
         self._greet()
 
@@ -70,16 +71,15 @@ class ZooKeeperClient:
     def next(self) -> bytes:
         """See `Client`. A script yields (bytes of a request, whether its answer ends an operation)."""
         body, ends = next(self._script)
-        self._xid += 1
-        self._steps[self._xid] = ends
-        self._sent[self._xid] = time.perf_counter()
-        return struct.pack(">ii", len(body) + 4, self._xid) + body
+        self._xid = xid = self._xid + 1
+        self._sent.append((xid, ends, time.perf_counter()))
+        return PREFIX.pack(len(body) + 4, xid) + body
 
     def take(self, data: bytes, now: float, latencies: array[float]) -> int:
         """See `Client`; steps that do not end an operation are followed at once, without being counted."""
         buffer = self._buffer + data if self._buffer else data
         at, size, done = 0, len(buffer), 0
-        sent, steps = self._sent, self._steps
+        sent = self._sent
         while size - at >= 20:
             length, xid, _, error = HEAD.unpack_from(buffer, at)
             if size - at - 4 < length:
@@ -89,14 +89,16 @@ class ZooKeeperClient:
                 continue
             if error:
                 raise RuntimeError(f"the server answered error {error}")
-            began = sent.pop(xid)
-            if steps.pop(xid):
+            expected, ends, began = sent.popleft()
+            if xid != expected:
+                raise RuntimeError(f"the server answered request {xid} before {expected}")
+            if ends:
                 latencies.append(now - began)
                 done += 1
             else:
                 self.answer = buffer[at - length + 16 : at]
                 self.sock.sendall(self.next())
-        self._buffer = buffer[at:]
+        self._buffer = buffer[at:] if at < size else b""
         return done
 
     # -- before it -------------------------------------------------------------------------------------------

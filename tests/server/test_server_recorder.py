@@ -267,5 +267,8 @@ def test_the_hash_covers_every_kind_of_output() -> None:
         {"stop": "because"},
         {"more": True},
     ):
-        seen.add(OutputHash().add(Ready(**change)))
+        ready = Ready()
+        for name, value in change.items():
+            setattr(ready, name, value)
+        seen.add(OutputHash().add(ready))
     assert len(seen) == 10

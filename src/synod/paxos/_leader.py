@@ -300,6 +300,18 @@ class Reign:
         """Whether the peer has not acknowledged something that was sent to it."""
         return bool(progress.in_flight) and any(peer not in proposal.accepted for proposal in self.open.values())
 
+    def outpaced(self) -> bool:
+        """Whether all that is proposed is chosen, and a voter that keeps up has yet to answer for the last of it.
+
+        One that owes more than that is slow, or hangs, or is gone: nobody is to wait for it.
+        """
+        if self.open:
+            return False
+        for peer, progress in self.progress.items():
+            if progress.accepts and len(progress.in_flight) == 1 and peer in self.voters:
+                return True
+        return False
+
     def quorum_connected(self, me: ReplicaId, timeout: Micros, now: Micros) -> bool:
         """Whether a quorum, this leader included, has answered within the timeout and is able to accept."""
         return is_quorum(self.near(me, timeout, now), self.voters)

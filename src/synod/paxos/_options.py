@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from synod.base import MILLISECOND, Ballot, Entry, Micros, ReplicaId, Slot, invariant
 
@@ -107,9 +107,10 @@ class Note:
     reason: str = ""
 
 
-@dataclass(slots=True)
 class PaxosReady:
     """What should happen now; the lists are independent of each other, each is in order.
+
+    No dataclass: one is made in every turn, and a method of its own is compiled where a generated one is not.
 
     Args:
         writes: to be made durable, in order; `Paxos.persisted` says when.
@@ -121,10 +122,13 @@ class PaxosReady:
         notes: for the operator.
     """
 
-    writes: list[Write] = field(default_factory=list)
-    messages: list[tuple[ReplicaId, PaxosMessage]] = field(default_factory=list)
-    chosen: list[Entry] = field(default_factory=list)
-    grants: list[tuple[int, Slot]] = field(default_factory=list)
-    log_reads: list[LogRead] = field(default_factory=list)
-    snapshot_wanted: ReplicaId | None = None
-    notes: list[Note] = field(default_factory=list)
+    __slots__ = ("chosen", "grants", "log_reads", "messages", "notes", "snapshot_wanted", "writes")
+
+    def __init__(self) -> None:
+        self.writes: list[Write] = []
+        self.messages: list[tuple[ReplicaId, PaxosMessage]] = []
+        self.chosen: list[Entry] = []
+        self.grants: list[tuple[int, Slot]] = []
+        self.log_reads: list[LogRead] = []
+        self.snapshot_wanted: ReplicaId | None = None
+        self.notes: list[Note] = []

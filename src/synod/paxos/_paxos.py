@@ -216,6 +216,11 @@ class Paxos:
         )
 
     @property
+    def outpaced(self) -> bool:
+        """Whether the last slot was chosen without a voter that is about to answer for it; see `Reign.outpaced`."""
+        return self._reign is not None and self._reign.outpaced()
+
+    @property
     def can_change(self) -> bool:
         """Whether a change of the members may be proposed: nothing else is under way."""
         reign = self._reign

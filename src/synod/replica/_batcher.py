@@ -18,11 +18,13 @@ class Batcher:
     The duplicate check here only saves slots; the one that counts is in the state machine.
     """
 
-    __slots__ = ("_bytes_max", "_queued", "_urgent", "_waiting", "bytes")
+    __slots__ = ("_bytes_max", "_items", "_items_before", "_queued", "_urgent", "_waiting", "bytes")
 
     def __init__(self, bytes_max: int) -> None:
         self._bytes_max = bytes_max
-        self._waiting: deque[bytes] = deque()
+        self._waiting: deque[tuple[bytes, int]] = deque()
+        self._items = 0
+        self._items_before = 0
         self._urgent: deque[bytes] = deque()
         self._queued: dict[ReplicaId, tuple[int, int]] = {}
         self.bytes = 0
@@ -35,11 +37,17 @@ class Batcher:
         """Whether commands of the leader's own wait for the batch after the next."""
         return bool(self._urgent)
 
+    @property
+    def as_many_again(self) -> bool:
+        """Whether as many items of clients wait as the last batch held: under a steady load, all that will come soon."""
+        return self._items >= self._items_before
+
     def clear(self) -> None:
         """Forget everything: this replica leads no more, and origins send again to whoever does."""
         self._waiting.clear()
         self._urgent.clear()
         self._queued.clear()
+        self._items = self._items_before = 0
         self.bytes = 0
 
     def add_group(self, group: bytes, applied: Mapping[ReplicaId, tuple[int, int]]) -> bool:
@@ -52,14 +60,15 @@ class Batcher:
         Returns:
             False when the group leaves a gap after those before it: its origin is to send again.
         """
-        origin, boot, seq = group_header(group)
+        origin, boot, seq, items = group_header(group)
         known = max(self._queued.get(origin, (0, 0)), applied.get(origin, (0, 0)))
         if (boot, seq) <= known:
             return True
         if seq != (known[1] + 1 if boot == known[0] else 1):
             return False
         self._queued[origin] = (boot, seq)
-        self._waiting.append(group)
+        self._waiting.append((group, items))
+        self._items += items
         self.bytes += len(group)
         return True
 
@@ -72,10 +81,15 @@ class Batcher:
         """Close the next batch: at least one command, and no more than the bound beyond that."""
         commands: list[bytes] = []
         size = 0
-        for source in (self._urgent, self._waiting):
-            while source and (not commands or size + len(source[0]) <= self._bytes_max):
-                command = source.popleft()
-                commands.append(command)
-                size += len(command)
+        urgent, waiting, before = self._urgent, self._waiting, self._items
+        while urgent and (not commands or size + len(urgent[0]) <= self._bytes_max):
+            commands.append(urgent[0])
+            size += len(urgent.popleft())
+        while waiting and (not commands or size + len(waiting[0][0]) <= self._bytes_max):
+            group, items = waiting.popleft()
+            commands.append(group)
+            size += len(group)
+            self._items -= items
+        self._items_before = before - self._items
         self.bytes -= size
         return encode_batch(feature_level=feature_level, cell_time_ms=cell_time_ms, wall_ms=wall_ms, commands=commands)

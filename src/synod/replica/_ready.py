@@ -7,7 +7,7 @@ the host cannot get it wrong.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from synod.base import Ballot, Entry, ReplicaId, Slot
 
@@ -88,27 +88,50 @@ class Note:
     reason: str = ""
 
 
-@dataclass(slots=True)
 class Ready:
-    """Everything that should happen now."""
+    """Everything that should happen now.
 
-    writes: list[DiskWrite] = field(default_factory=list)
-    messages: list[tuple[ReplicaId, bytes, bool]] = field(default_factory=list)
-    """(peer, bytes, whether it goes by the bulk connection)"""
-    client_output: list[tuple[int, bytes]] = field(default_factory=list)
-    client_closes: list[tuple[int, str]] = field(default_factory=list)
-    """Connections to close after their output is flushed, each with the reason."""
-    client_pauses: list[tuple[int, bool]] = field(default_factory=list)
-    """Connections to stop reading from (True), or to read from again (False)."""
-    log_reads: list[LogRead] = field(default_factory=list)
-    snapshot_writes: list[SnapshotWrite] = field(default_factory=list)
-    snapshot_reads: list[SnapshotRead] = field(default_factory=list)
-    transfer_writes: list[TransferWrite] = field(default_factory=list)
-    snapshot_install: SnapshotInstall | None = None
-    notes: list[Note] = field(default_factory=list)
-    peer_closes: list[ReplicaId] = field(default_factory=list)
-    """Peers whose connections are to be closed, once what they were sent is on its way: they are members no more."""
-    more: bool = False
-    """Do all this, then call `ready` again: chosen batches wait to be applied."""
-    stop: str | None = None
-    """Why this replica must stop at once."""
+    No dataclass: one is made in every turn, and a method of its own is compiled where a generated one is not.
+
+    Args:
+        messages: (peer, bytes, whether it goes by the bulk connection).
+        client_closes: connections to close after their output is flushed, each with the reason.
+        client_pauses: connections to stop reading from (True), or to read from again (False).
+        peer_closes: peers whose connections are to be closed, once what they were sent is on its way: they are
+            members no more.
+        more: do all this, then call `ready` again: chosen batches wait to be applied.
+        stop: why this replica must stop at once.
+    """
+
+    __slots__ = (
+        "client_closes",
+        "client_output",
+        "client_pauses",
+        "log_reads",
+        "messages",
+        "more",
+        "notes",
+        "peer_closes",
+        "snapshot_install",
+        "snapshot_reads",
+        "snapshot_writes",
+        "stop",
+        "transfer_writes",
+        "writes",
+    )
+
+    def __init__(self) -> None:
+        self.writes: list[DiskWrite] = []
+        self.messages: list[tuple[ReplicaId, bytes, bool]] = []
+        self.client_output: list[tuple[int, bytes]] = []
+        self.client_closes: list[tuple[int, str]] = []
+        self.client_pauses: list[tuple[int, bool]] = []
+        self.log_reads: list[LogRead] = []
+        self.snapshot_writes: list[SnapshotWrite] = []
+        self.snapshot_reads: list[SnapshotRead] = []
+        self.transfer_writes: list[TransferWrite] = []
+        self.snapshot_install: SnapshotInstall | None = None
+        self.notes: list[Note] = []
+        self.peer_closes: list[ReplicaId] = []
+        self.more = False
+        self.stop: str | None = None

@@ -79,6 +79,12 @@ FORWARD_BYTES_MAX: Final = 1 << 20
 TURNS_MAX: Final = 64
 """`ready` repeats its cycle while one part gives another something to do; more turns than this is a loop."""
 
+GATHER_MAX: Final = 4 * MILLISECOND
+"""While fewer requests wait than the last slot carried, the next slot is proposed only when every voter that keeps up
+has answered for the last one, but at the latest so long after that was proposed. A slot costs as much for one request
+as for forty, so that a leader that runs ahead of its slower follower fills slots with half of what is on its way
+(measured: 38 instead of 30 requests in a slot at 64:1). Where a round trip is longer than this nobody waits at all."""
+
 CELL_TIME_INTERVAL: Final = SECOND
 """While some session is silent, cell time reaches the log at least so often."""
 
@@ -600,6 +606,8 @@ class Replica:
             due = min(due, self._deadlines.next_deadline())
         if self.front.touched and self._touchable():
             due = min(due, self._touches.next_deadline(self._touch_retry))
+        if self._batcher and self._gathers(self._now):
+            due = min(due, self._proposed_at + GATHER_MAX)
         if self._walking is not None:
             due = min(due, self._walk_next)
         if self.tree.digest_pending:
@@ -901,7 +909,7 @@ class Replica:
         level = self._levels.to_raise(self.tree.feature_level, self.tree.supported_level, others, self._connected)
         if level is not None:
             self._batcher.add_command(encode_raise(level))
-        while paxos.can_propose and (self._batcher or self._time_is_due(now)):
+        while paxos.can_propose and (self._batcher or self._time_is_due(now)) and not self._gathers(now):
             batch = self._batcher.take(
                 feature_level=self.tree.feature_level, cell_time_ms=self._cell_time_ms(), wall_ms=self._wall_ms()
             )
@@ -909,6 +917,16 @@ class Replica:
             self._proposed_at = now
             if not self._batcher.urgent:
                 self._settling.append((slot, self._deadlines.proposed()))
+
+    def _gathers(self, now: Micros) -> bool:
+        """Whether the next slot waits a moment for more requests: see `GATHER_MAX`."""
+        batcher = self._batcher
+        return (
+            not batcher.as_many_again
+            and not batcher.urgent
+            and now - self._proposed_at < GATHER_MAX
+            and self.paxos.outpaced
+        )
 
     def _propose_change(self, change: Change, now: Micros) -> None:
         """Alone: once everything before it is chosen; nothing more is proposed meanwhile."""

@@ -163,16 +163,16 @@ def encode_raise(level: int) -> bytes:
 # -- reading ---------------------------------------------------------------------------------------------
 
 
-def group_header(group: bytes) -> tuple[int, int, int]:
-    """The (origin, boot, seq) of an encoded group.
+def group_header(group: bytes) -> tuple[int, int, int, int]:
+    """The (origin, boot, seq, count of items) of an encoded group.
 
     Raises:
         UnknownCommand: the bytes are not a group.
     """
     if len(group) < _GROUP.size or group[0] != COMMAND_GROUP:
         raise UnknownCommand("these bytes are no group of forwarded items")
-    _, origin, boot, seq, _ = _GROUP.unpack_from(group)
-    return origin, boot, seq
+    _, origin, boot, seq, count = _GROUP.unpack_from(group)
+    return origin, boot, seq, count
 
 
 class Slice:
