@@ -101,14 +101,9 @@ def serve(
 
     Example: synod serve replica-1.toml --set session.timeout_ms_min=1000
     """
-    with reported():
-        import logging
+    from ._serve import serve as run
 
-        from synod.server import load_config
-        from synod.server import serve as run
-
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-        raise SystemExit(run(load_config(config, settings or ())))
+    run(config, settings or ())
 
 
 @app.command()
