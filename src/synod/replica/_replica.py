@@ -98,6 +98,10 @@ for something that never comes is looked after so often all the same."""
 DIGEST_ZNODES_PER_TURN: Final = 500
 """Hashing so many znodes takes about a millisecond: what a turn of the host can spare."""
 
+DIGEST_GAP: Final = 5 * MILLISECOND
+"""From one such step to the next, at least. With a step for every slot, a million znodes that are to be hashed, as after
+a start, took a core of every replica for seconds, all replicas at once; so it is a fifth of one for ten seconds."""
+
 DIGEST_PAUSE: Final = 10 * MILLISECOND
 
 CHANGES_REMEMBERED: Final = 16
@@ -282,6 +286,7 @@ class Replica:
         self._request_id = 0
         self._snapshot_asks: dict[int, tuple[ReplicaId, SnapshotAsk]] = {}
         self._digest_reported: Slot = tree.digest_slot
+        self._digest_next: Micros = now
         self.backup: Backup | None = None
         self._ticked_at = now
         if self._fresh:
@@ -726,7 +731,8 @@ class Replica:
     def _digest(self) -> None:
         """Go on with a digest that was begun, a little at a time."""
         tree = self.tree
-        if tree.digest_pending:
+        if tree.digest_pending and self._now >= self._digest_next:
+            self._digest_next = self._now + DIGEST_GAP
             tree.digest_step(DIGEST_ZNODES_PER_TURN)
         if tree.digest_slot != self._digest_reported:
             self._report_digest()
