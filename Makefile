@@ -1,7 +1,8 @@
 # The house: everything that is run by hand or by a machine starts here. `make` alone says what there is.
 
 PYTHON ?= python3
-WORKERS ?= 2
+# A worker more than a small machine has cores: many tests wait for real processes, and leave their core to another one.
+WORKERS ?= 3
 
 bin := .venv/bin
 pip := $(bin)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
