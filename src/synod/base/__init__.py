@@ -43,9 +43,9 @@ from ._errors import (
     Unimplemented,
     UserError,
     error_for_code,
-    invariant,
     refuse_without_checks,
 )
+from ._invariant import invariant
 from ._types import (
     BALLOT_ZERO,
     MILLISECOND,

@@ -238,18 +238,6 @@ def error_for_code(code: int, detail: str = "") -> SynodError:
     return kind(detail or (kind.__doc__ or "").partition("\n")[0])
 
 
-def invariant(holds: bool, fact: str) -> None:
-    """Stop at once when a fact that must hold does not.
-
-    Kept in production: a replica that is wrong must not go on answering.
-
-    Raises:
-        InvariantViolation: `fact` does not hold.
-    """
-    if not holds:
-        raise InvariantViolation(fact)
-
-
 def refuse_without_checks() -> None:
     """Called before a replica is made, or a simulated one: its invariants are assertions.
 

@@ -75,14 +75,16 @@ class Durable:
     lost_upto: Slot = 0
 
 
-@dataclass(frozen=True, slots=True)
 class Write:
     """To be made durable. In order: when one is durable, so are all before it."""
 
-    id: int
-    promised: Ballot
-    chosen_mark: Slot
-    entries: tuple[Entry, ...]
+    __slots__ = ("chosen_mark", "entries", "id", "promised")
+
+    def __init__(self, id: int, promised: Ballot, chosen_mark: Slot, entries: tuple[Entry, ...]) -> None:  # noqa: A002
+        self.id = id
+        self.promised = promised
+        self.chosen_mark = chosen_mark
+        self.entries = entries
 
 
 @dataclass(frozen=True, slots=True)

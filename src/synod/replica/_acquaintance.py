@@ -22,22 +22,26 @@ _SEEN: Final = struct.Struct(">BIQBQ")
 class Acquaintance:
     """The highest (promise, accepted slot) that each peer's present incarnation has shown."""
 
-    __slots__ = ("_seen", "changed")
+    __slots__ = ("_encoded", "_seen", "changed")
 
     def __init__(self, remembered: bytes = b"") -> None:
         self._seen: dict[ReplicaId, tuple[int, Ballot, Slot]] = {}
+        self._encoded: bytes | None = None
         self.changed = False
         for at in range(0, len(remembered) - _SEEN.size + 1, _SEEN.size):
             id_, incarnation, round_, replica, slot = _SEEN.unpack_from(remembered, at)
             self._seen[id_] = (incarnation, Ballot(round_, replica), slot)
 
     def encode(self) -> bytes:
-        """For the next sync group."""
+        """For the next sync group. At a follower nothing changes from one to the next."""
+        encoded = self._encoded
+        if encoded is None or self.changed:
+            encoded = self._encoded = b"".join(
+                _SEEN.pack(id_, incarnation, ballot.round, ballot.replica, slot)
+                for id_, (incarnation, ballot, slot) in sorted(self._seen.items())
+            )
         self.changed = False
-        return b"".join(
-            _SEEN.pack(id_, incarnation, ballot.round, ballot.replica, slot)
-            for id_, (incarnation, ballot, slot) in sorted(self._seen.items())
-        )
+        return encoded
 
     def showed(self, peer: ReplicaId, promised: Ballot, slot: Slot) -> None:
         """A peer's Promise or Accepted says that its disk holds this much."""
@@ -53,6 +57,7 @@ class Acquaintance:
         that sent requests had heard a leader, so that it has promised something, in this very moment at least.
         Another, higher incarnation begins anew: it was re-admitted.
         """
+        self._encoded = None  # a peer that is met for the first time is noted, but is no reason to write
         incarnation, ballot, slot = self._seen.setdefault(hello.id, (hello.incarnation, BALLOT_ZERO, 0))
         if hello.incarnation > incarnation:
             self._seen[hello.id] = (hello.incarnation, hello.promised, hello.last_slot)

@@ -169,6 +169,10 @@ class Front:
         at = run = requests = 0
         writes = _NOTHING if self.read_only else _WRITES
         room = room_before = self._options.outstanding_requests_max - c.outstanding
+        # What struct gives is of no type that mypyc knows: declared, it is unboxed, and a sum is no call.
+        length: int
+        xid: int
+        op: int
         while size - at >= 12 and room > 0:
             length, xid, op = _HEAD.unpack_from(data, at)
             if length < 8 or length > FRAME_BYTES_MAX:

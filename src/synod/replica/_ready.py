@@ -12,15 +12,24 @@ from dataclasses import dataclass
 from synod.base import Ballot, Entry, ReplicaId, Slot
 
 
-@dataclass(frozen=True, slots=True)
 class DiskWrite:
     """One write of the log. Several may share a sync; `persisted(id)` stands for all earlier ones too."""
 
-    id: int
-    promised: Ballot
-    chosen_mark: Slot
-    entries: tuple[Entry, ...]
-    peers: bytes
+    __slots__ = ("chosen_mark", "entries", "id", "peers", "promised")
+
+    def __init__(
+        self,
+        id: int,  # noqa: A002 -- the word of `persisted`
+        promised: Ballot,
+        chosen_mark: Slot,
+        entries: tuple[Entry, ...],
+        peers: bytes,
+    ) -> None:
+        self.id = id
+        self.promised = promised
+        self.chosen_mark = chosen_mark
+        self.entries = entries
+        self.peers = peers
 
 
 @dataclass(frozen=True, slots=True)

@@ -689,7 +689,7 @@ class Replica:
             self._confirm()
             front.after_apply(now)
         self._relieve(now)
-        return bool(made.grants or made.writes or front.items)
+        return bool(made.grants or front.items)
 
     def _apply_some(self, now: Micros) -> None:
         """Apply what was chosen, up to a bound, and answer the clients that waited for it."""

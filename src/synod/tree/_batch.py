@@ -66,6 +66,9 @@ _KIND: Final = struct.Struct(">B")
 _RAISE: Final = struct.Struct(">BH")
 
 _SLICE_BODY: Final = struct.Struct(">qII")
+_GROUP_BYTES: Final[int] = _GROUP.size
+_ITEM_BYTES: Final[int] = _ITEM.size
+_SLICE_BODY_BYTES: Final[int] = _SLICE_BODY.size
 _CREATE_SESSION_BODY: Final = struct.Struct(">qi16s")
 _ATTACH_BODY: Final = struct.Struct(">qqi16s")
 _AUTH_BODY: Final = struct.Struct(">qIiH")
@@ -107,7 +110,7 @@ def encode_group(origin: int, boot: int, seq: int, items: Sequence[bytes]) -> by
 
 def encode_slice(session: int, attach_epoch: int, count: int, frames: bytes | memoryview) -> bytes:
     """An item: a run of `count` raw client frames of one connection, each with its 4-byte length."""
-    return _SLICE.pack(ITEM_SLICE, _SLICE_BODY.size + len(frames), session, attach_epoch, count) + frames
+    return _SLICE.pack(ITEM_SLICE, _SLICE_BODY_BYTES + len(frames), session, attach_epoch, count) + frames
 
 
 def encode_create_session(conn: int, timeout_ms: int, password_hash: bytes) -> bytes:
@@ -302,6 +305,13 @@ def parse_batch(data: bytes, supported_level: int = FEATURE_LEVEL) -> Batch:
     """
     if len(data) < _BATCH.size:
         raise UnknownCommand(f"a batch of {len(data)} bytes has no header")
+    # What struct gives is of no type that mypyc knows: declared, it is unboxed, and a sum is no call. So below.
+    version: int
+    level: int
+    cell_time_ms: int
+    wall_ms: int
+    count: int
+    length: int
     version, level, cell_time_ms, wall_ms, count = _BATCH.unpack_from(data)
     if version != BATCH_VERSION:
         raise UnknownCommand(f"the batch has layout version {version}; this replica knows {BATCH_VERSION}")
@@ -364,14 +374,20 @@ def _parse_command(data: bytes, at: int, end: int) -> Command:
 
 
 def _parse_group(data: bytes, at: int, end: int) -> Group:
-    _demand(end - at >= _GROUP.size, "group")
+    _demand(end - at >= _GROUP_BYTES, "group")
+    origin: int
+    boot: int
+    seq: int
+    count: int
+    kind: int
+    length: int
     _, origin, boot, seq, count = _GROUP.unpack_from(data, at)
-    at += _GROUP.size
+    at += _GROUP_BYTES
     items: list[Item] = []
-    for _ in range(count):
-        _demand(end - at >= _ITEM.size, "item")
+    for _item in range(count):
+        _demand(end - at >= _ITEM_BYTES, "item")
         kind, length = _ITEM.unpack_from(data, at)
-        at += _ITEM.size
+        at += _ITEM_BYTES
         _demand(length <= end - at, "item")
         items.append(_parse_item(kind, data, at, at + length))
         at += length
@@ -381,9 +397,12 @@ def _parse_group(data: bytes, at: int, end: int) -> Group:
 
 def _parse_item(kind: int, data: bytes, at: int, end: int) -> Item:
     if kind == ITEM_SLICE:
-        _demand(end - at >= _SLICE_BODY.size, "slice")
+        _demand(end - at >= _SLICE_BODY_BYTES, "slice")
+        session: int
+        attach_epoch: int
+        count: int
         session, attach_epoch, count = _SLICE_BODY.unpack_from(data, at)
-        return Slice(session, attach_epoch, count, at + _SLICE_BODY.size, end)
+        return Slice(session, attach_epoch, count, at + _SLICE_BODY_BYTES, end)
     if kind == ITEM_CREATE_SESSION:
         _demand(end - at == _CREATE_SESSION_BODY.size, "session")
         return CreateSession(*_CREATE_SESSION_BODY.unpack_from(data, at))
@@ -392,6 +411,8 @@ def _parse_item(kind: int, data: bytes, at: int, end: int) -> Item:
         return Attach(*_ATTACH_BODY.unpack_from(data, at))
     if kind == ITEM_AUTH:
         _demand(end - at >= _AUTH_BODY.size, "auth")
+        xid: int
+        scheme_bytes: int
         session, attach_epoch, xid, scheme_bytes = _AUTH_BODY.unpack_from(data, at)
         at += _AUTH_BODY.size
         _demand(scheme_bytes <= end - at, "auth")

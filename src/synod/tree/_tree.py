@@ -131,6 +131,8 @@ class Sink(Protocol):
 _HEAD: Final = struct.Struct(">iiii")
 """The beginning of a frame: length, xid, opcode, and the length of the path."""
 _HEAD3: Final = struct.Struct(">iii")
+_UNPACK_HEAD: Final = _HEAD.unpack_from
+_UNPACK_INT: Final = INT.unpack_from
 _SET_REPLY: Final = struct.Struct(">iiqiqqqqiiiqiiq")
 _PATH_REPLY: Final = struct.Struct(">iiqii")
 _REPLY: Final = struct.Struct(">iiqi")
@@ -442,8 +444,16 @@ class Tree(State):
         watches = self.watches
         watched = watches.table
         wall_ms = self._writer.wall_ms
-        unpack_head = _HEAD.unpack_from
-        unpack_int = INT.unpack_from
+        unpack_head = _UNPACK_HEAD
+        unpack_int = _UNPACK_INT
+        # What struct gives is of no type that mypyc knows: declared, it is unboxed, and a sum is no call.
+        length: int
+        xid: int
+        op: int
+        path_bytes: int
+        size: int
+        wanted: int
+        flags: int
         while at + 16 <= end:
             length, xid, op, path_bytes = unpack_head(data, at)
             frame_end = at + 4 + length
@@ -589,8 +599,11 @@ class Tree(State):
         """
         if at + 12 > end:
             return end
+        length: int
+        xid: int
+        op: int
         length, xid, op = _HEAD3.unpack_from(data, at)
-        frame_end: int = at + 4 + length
+        frame_end = at + 4 + length
         if length < 8 or frame_end > end:
             return end
         if op == OP_CLOSE_SESSION:
@@ -657,6 +670,8 @@ class Tree(State):
     def _refuse_slice(self, err: int, data: bytes, item: Slice, out: list[bytes]) -> None:
         """Answer every frame of a slice whose session is over or has moved. It takes no zxid."""
         at, end = item.start, item.end
+        length: int
+        xid: int
         while at + 12 <= end:
             length, xid, _ = _HEAD3.unpack_from(data, at)
             at += 4 + length
@@ -677,6 +692,9 @@ class Tree(State):
         """
         size = len(frame)
         if size >= 18 and self._fast:
+            xid: int
+            op: int
+            path_bytes: int
             _, xid, op, path_bytes = _HEAD.unpack_from(frame)
             path_end = 16 + path_bytes
             if path_bytes > 0 and path_end + 1 == size:
