@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from synod.base import MILLISECOND, SECOND, Ballot
-from synod.replica import Deadlines, Touches
+from synod.replica import CellClock, Deadlines, Touches
 
 BALLOT = Ballot(3, 1)
-GRACE = 2 * SECOND
+SOON = SECOND // 2
+OUTAGE = 4 * SOON
 STEP = 50 * MILLISECOND
 
 
@@ -23,43 +24,47 @@ def run(deadlines: Deadlines, sessions: dict[int, FakeSession], start: int, stop
     """Look every 50 ms; returns (expired, silent) as (session, when)."""
     expired, silent = [], []
     for now in range(start, stop, STEP):
-        if now >= deadlines.next_deadline():
-            verdict = deadlines.look(sessions, now)
-            expired += [(session, now) for session in verdict.expire]
-            silent += [(session, now) for session, _ in verdict.silent]
+        verdict = deadlines.look(sessions, now)
+        expired += [(session, now) for session in verdict.expire]
+        silent += [(session, now) for session, _ in verdict.silent]
     return expired, silent
+
+
+def reigning(sessions: dict[int, FakeSession], began: int = 0, *, outage: int = 0) -> Deadlines:
+    """The deadlines of a leader that begins."""
+    deadlines = Deadlines(BALLOT, soon=SOON, outage=outage, began=began)
+    deadlines.begin(sessions)
+    return deadlines
 
 
 def test_a_silent_session_expires_after_its_timeout_and_not_before():
     """A lease counts from the last acknowledged touch: nobody expires earlier than that plus the timeout."""
     sessions = {7: FakeSession()}
-    deadlines = Deadlines(BALLOT, 0)
-    deadlines.begin(sessions, 0, GRACE, 0)
+    deadlines = reigning(sessions)
     expired, silent = run(deadlines, sessions, 0, 6 * SECOND)
     assert [session for session, _ in expired] == [7]
     assert 4 * SECOND <= expired[0][1] <= 4 * SECOND + 500 * MILLISECOND
     assert silent
-    assert 2 * SECOND <= silent[0][1] <= 2 * SECOND + 500 * MILLISECOND
+    assert SOON <= silent[0][1] <= SOON + 250 * MILLISECOND
 
 
 def test_touches_keep_a_session():
     """A session that is touched at least once a timeout never expires."""
     sessions = {7: FakeSession()}
-    deadlines = Deadlines(BALLOT, 0)
-    deadlines.begin(sessions, 0, GRACE, 0)
+    deadlines = reigning(sessions)
     at = 0
     for _ in range(10):
         expired, _ = run(deadlines, sessions, at, at + SECOND)
         assert expired == []
         at += SECOND
+        deadlines.settled(deadlines.proposed(), at)
         assert deadlines.touch(7, 2, sessions, at)
 
 
 def test_no_touch_is_acknowledged_while_an_expiry_is_under_way():
     """Otherwise a client would believe in a lease that the log is about to end."""
     sessions = {7: FakeSession()}
-    deadlines = Deadlines(BALLOT, 0)
-    deadlines.begin(sessions, 0, GRACE, 0)
+    deadlines = reigning(sessions)
     run(deadlines, sessions, 0, 3 * SECOND)
     deadlines.settled(deadlines.proposed(), 3 * SECOND)  # of its silence nothing is left but the expiry to come
     expired, _ = run(deadlines, sessions, 3 * SECOND, 5 * SECOND)
@@ -72,8 +77,7 @@ def test_no_touch_is_acknowledged_while_an_expiry_is_under_way():
 def test_no_touch_is_acknowledged_while_a_silence_is_on_its_way_or_logged():
     """A next leader would believe the record, so the touch counts only once the record is cancelled."""
     sessions = {7: FakeSession()}
-    deadlines = Deadlines(BALLOT, 0)
-    deadlines.begin(sessions, 0, GRACE, 0)
+    deadlines = reigning(sessions)
     _, silent = run(deadlines, sessions, 0, 3 * SECOND)
     assert silent
     assert not deadlines.touch(7, 2, sessions, 3 * SECOND), "proposed"
@@ -85,37 +89,100 @@ def test_no_touch_is_acknowledged_while_a_silence_is_on_its_way_or_logged():
     assert deadlines.touch(7, 2, sessions, 3 * SECOND), "cancelled"
 
 
+def test_an_old_leader_logs_only_silences_that_the_living_do_not_reach():
+    """Clients ping at a third of their timeout: once a leader has reigned for half of it, their pings are not logged."""
+    sessions = {7: FakeSession()}
+    deadlines = reigning(sessions)
+    for at in range(0, 6 * SECOND, SECOND):
+        run(deadlines, sessions, at, at + SECOND)
+        deadlines.settled(deadlines.proposed(), at + SECOND)
+        assert deadlines.touch(7, 2, sessions, at + SECOND)
+    expired, silent = run(deadlines, sessions, 6 * SECOND, 9 * SECOND)
+    assert not expired
+    assert 8 * SECOND <= silent[0][1] <= 8 * SECOND + 250 * MILLISECOND
+
+
+def test_who_falls_silent_again_early_in_a_reign_is_noticed_as_soon():
+    """The record that ended its first silence says that it may have been heard at any time since."""
+    sessions = {7: FakeSession(timeout_ms=30_000, silent_since_ms=0)}
+    deadlines = reigning(sessions, 5 * SECOND)
+    run(deadlines, sessions, 5 * SECOND, 6 * SECOND)
+    deadlines.touch(7, 2, sessions, 6 * SECOND)
+    sessions[7].silent_since_ms = None
+    deadlines.touched(7, 6 * SECOND)
+    _, silent = run(deadlines, sessions, 6 * SECOND, 9 * SECOND)
+    assert 6 * SECOND + SOON <= silent[0][1] <= 6 * SECOND + 2 * SOON + 250 * MILLISECOND
+
+
 def test_a_new_leader_grants_the_living_their_whole_timeout_and_the_silent_only_the_rest():
     """Leader churn keeps no dead holder alive, and kills nobody who lives."""
-    sessions = {1: FakeSession(), 2: FakeSession(silent_since_ms=10_000)}
+    sessions = {1: FakeSession(), 2: FakeSession(silent_since_ms=99_000)}
     begin = 100 * SECOND
-    deadlines = Deadlines(BALLOT, begin)
-    deadlines.begin(sessions, 13_000, GRACE, begin)
+    deadlines = reigning(sessions, begin)
     expired, _ = run(deadlines, sessions, begin, begin + 6 * SECOND)
     when = dict(expired)
     assert begin + 3 * SECOND <= when[2] <= begin + 3 * SECOND + 500 * MILLISECOND
     assert begin + 4 * SECOND <= when[1] <= begin + 4 * SECOND + 500 * MILLISECOND
 
 
-def test_a_late_leader_expires_nobody_before_the_pings_are_drained():
-    """A leader that was paused moves every deadline by the gap (etcd #15247 revoked everyone's leases)."""
-    sessions = {7: FakeSession()}
-    deadlines = Deadlines(BALLOT, 0)
-    deadlines.begin(sessions, 0, GRACE, 0)
-    run(deadlines, sessions, 0, SECOND)
-    woken = 100 * SECOND
-    assert deadlines.look(sessions, woken).expire == []
-    expired, _ = run(deadlines, sessions, woken + STEP, woken + 2 * SECOND)
+def test_a_new_leader_hears_who_can_reach_it_before_it_expires_anybody():
+    """However long the log says that they were silent: what pends at the replicas is on its way to the new leader."""
+    sessions = {1: FakeSession(silent_since_ms=0), 2: FakeSession(silent_since_ms=0)}
+    begin = 100 * SECOND
+    deadlines = reigning(sessions, begin)
+    expired, _ = run(deadlines, sessions, begin, begin + SOON)
     assert expired == []
-    expired, _ = run(deadlines, sessions, woken + 2 * SECOND, woken + 5 * SECOND)
-    assert expired
+    assert not deadlines.touch(1, 2, sessions, begin + SOON - STEP)
+    expired, _ = run(deadlines, sessions, begin + SOON, begin + 2 * SOON)
+    assert [session for session, _ in expired] == [2]
+
+
+def test_after_an_outage_clients_have_time_to_find_their_way_back():
+    """They were let go meanwhile, and dial again at their own pace."""
+    sessions = {1: FakeSession(silent_since_ms=0), 2: FakeSession(timeout_ms=30_000, silent_since_ms=0)}
+    begin = 100 * SECOND
+    deadlines = reigning(sessions, begin, outage=OUTAGE)
+    expired, _ = run(deadlines, sessions, begin, begin + 12 * SECOND)
+    when = dict(expired)
+    assert begin + OUTAGE <= when[1] <= begin + OUTAGE + 250 * MILLISECOND
+    assert begin + 10 * SECOND <= when[2] <= begin + 10 * SECOND + 250 * MILLISECOND
+
+
+def test_many_silences_are_logged_a_thousand_at_a_time():
+    """One batch of ten thousand records would keep everybody waiting after a change of leaders."""
+    sessions = {id_: FakeSession() for id_ in range(2_500)}
+    deadlines = reigning(sessions)
+    counts = [len(deadlines.look(sessions, SOON + 2 * STEP * i).silent) for i in range(2, 8)]
+    assert max(counts) == 1_000
+    assert sum(counts) == 2_500
+
+
+def test_cell_time_goes_on_from_leader_to_leader():
+    """The end of a reign and the election count as silence, or a dead holder would live on as leaders change."""
+    clock = CellClock(0, OUTAGE, 0)
+    clock.applied(7_000, 50 * SECOND, followed=True)
+    assert clock.start(7_000, 51 * SECOND) == 8 * SECOND
+    assert not clock.interrupted
+    assert clock.read(51 * SECOND + STEP) == 8 * SECOND + STEP
+
+
+def test_cell_time_stands_still_while_nobody_could_be_heard():
+    """Without a leader for long, after a start of which nobody knows how long it took, and while a leader is paused."""
+    clock = CellClock(7_000, OUTAGE, 50 * SECOND)
+    assert clock.start(7_000, 51 * SECOND) == 7 * SECOND
+    assert clock.interrupted, "it has followed nobody since it started"
+    clock.applied(7_000, 50 * SECOND, followed=True)
+    assert clock.start(7_000, 50 * SECOND + OUTAGE + 1) == 7 * SECOND
+    assert clock.interrupted
+    woken = 100 * SECOND
+    assert clock.read(woken) <= 7 * SECOND + 2 * STEP
+    assert clock.stood
 
 
 def test_an_origin_that_was_away_costs_its_sessions_nothing():
     """The silence of a follower is not the silence of its clients."""
     sessions = {1: FakeSession(), 2: FakeSession()}
-    deadlines = Deadlines(BALLOT, 0)
-    deadlines.begin(sessions, 0, GRACE, 0)
+    deadlines = reigning(sessions)
     assert deadlines.touch(1, 2, sessions, 0)
     assert deadlines.touch(2, 3, sessions, 0)
     run(deadlines, sessions, 0, 3 * SECOND)

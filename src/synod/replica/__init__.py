@@ -10,6 +10,7 @@ from synod.paxos import PaxosOptions
 from synod.tree import Tree, UnknownCommand
 
 from ._backup import Backup
+from ._clock import CellClock
 from ._liveness import Deadlines, Touches
 from ._messages import (
     KIND_FIRST,
@@ -36,6 +37,7 @@ __all__ = [
     "KIND_FIRST",
     "PEER_PROTOCOL_VERSION",
     "Backup",
+    "CellClock",
     "Deadlines",
     "DigestAsk",
     "DigestReport",

@@ -5,9 +5,13 @@ leader. A ping is answered only when the leader has acknowledged that touch, and
 a quorum has shown, later than the touch arrived, that it still leads: so a client whose pings are answered
 knows that no leader, old or new, ends its session before its lease is over.
 
-Leader churn must neither kill the living nor keep the dead. A new leader grants every session its whole
-timeout again, except those whose silence an earlier leader has put into the log at half their timeout:
-these get only the rest and one grace.
+Leader churn must neither kill the living nor keep the dead. What the next leader may count as silence is what
+the log says: since when a session has been *silent*, that is, since when no touch of it was acknowledged, nor
+will be until a record that cancels it is chosen. A leader that has not reigned for long logs every silence at
+once, since the next one may follow soon; later only those of half a timeout, which the living do not reach, so
+that their pings cost the log nothing. See `docs/decisions/silence-is-logged.md`.
+
+All times here are cell time (`_clock`), in microseconds: it goes on from leader to leader.
 """
 
 from __future__ import annotations
@@ -20,11 +24,8 @@ from synod.base import MILLISECOND, Ballot, Micros, ReplicaId
 BUCKET: Final = 100 * MILLISECOND
 """Sessions are looked at in buckets of this width: an expiry is at most so late."""
 
-LATE: Final = 150 * MILLISECOND
-"""A leader whose tick comes later than planned by more than this was itself away: deadlines move by the gap."""
-
-EXPIRIES_PER_TICK_MAX: Final = 1_000
-"""Bounds the batch that a mass expiry fills."""
+RECORDS_PER_LOOK_MAX: Final = 1_000
+"""Bounds the batch that a mass expiry, or the silences at the beginning of a reign, fill."""
 
 
 class SessionView(Protocol):
@@ -44,56 +45,68 @@ class Verdict:
         self.expire: list[int] = []
         self.silent: list[tuple[int, Micros]] = []
 
+    @property
+    def full(self) -> bool:
+        """Whether the rest is to wait for the next look."""
+        return len(self.expire) + len(self.silent) >= RECORDS_PER_LOOK_MAX
+
 
 class Deadlines:
     """The leader's clock for every session; a leader that begins makes a new one.
+
+    Args:
+        ballot: of this leader.
+        soon: an election timeout. What pends at any replica for a new leader reaches it within this time, so
+            that it expires nobody earlier; and a young leader logs a silence that is so long.
+        outage: how long the cell was without a leader before clients were let go; 0 when it was not. Those who
+            must find their way back get as long again, or a third of their timeout.
+        began: when this reign began.
 
     Invariant: every session of the state is in exactly one bucket, unless its expiry is proposed.
     """
 
     __slots__ = (
+        "_began",
         "_buckets",
         "_expiring",
         "_heard",
         "_next_bucket",
-        "_planned",
+        "_outage",
         "_silencing",
+        "_soon",
         "_via",
         "awaking",
         "ballot",
         "quiet",
     )
 
-    def __init__(self, ballot: Ballot, now: Micros) -> None:
+    def __init__(self, ballot: Ballot, *, soon: Micros, outage: Micros, began: Micros) -> None:
         self.ballot = ballot
+        self._soon = soon
+        self._outage = outage
+        self._began = began
         self._heard: dict[int, Micros] = {}
         self._via: dict[int, ReplicaId] = {}
         self._buckets: dict[int, list[int]] = {}
-        self._next_bucket = now // BUCKET
+        self._next_bucket = began // BUCKET
         self._expiring: dict[int, None] = {}
         # Between proposing that a session is silent and applying it, a touch may not be acknowledged either:
         # the record would outlive it, and a next leader would believe the record.
         self._silencing: dict[int, None] = {}
         self.awaking: dict[int, None] = {}
         self.quiet: dict[int, None] = {}
-        self._planned: Micros = now + BUCKET
 
-    def begin(self, sessions: Mapping[int, SessionView], cell_time_ms: int, grace: Micros, now: Micros) -> None:
-        """Grant each session its timeout from now, but a silent one only the rest and one grace."""
+    def begin(self, sessions: Mapping[int, SessionView]) -> None:
+        """Take the silences that the log tells of as they are; of everybody else nothing is known before now."""
         for id_, session in sessions.items():
-            heard = now
-            if session.silent_since_ms is not None:
-                silent = max(0, cell_time_ms - session.silent_since_ms) * MILLISECOND
-                timeout = session.timeout_ms * MILLISECOND
-                heard = now - min(silent, timeout) + grace
-                heard = min(heard, now)
-            self._heard[id_] = heard
-            self._put(id_, now + BUCKET)
+            since = session.silent_since_ms
+            self._heard[id_] = self._began if since is None else min(since * MILLISECOND, self._began)
+            self._put(id_, self._began)
 
     def opened(self, session: int, now: Micros) -> None:
         """A session was created."""
         self._heard[session] = now
-        self._put(session, now + BUCKET)
+        self._put(session, now)
 
     def ended(self, session: int) -> None:
         """A session was closed or has expired."""
@@ -143,29 +156,26 @@ class Deadlines:
             if session in self._expiring:
                 del self._expiring[session]
                 self._heard[session] = now
-                self._put(session, now + BUCKET)
+                self._put(session, now)
 
-    def extend(self, gap: Micros, now: Micros, via: ReplicaId | None = None) -> None:
-        """Somebody was away for `gap`: the leader itself, or the origin `via`. Its silence was not the clients'."""
-        for session in self._heard:
-            if via is None or self._via.get(session) == via:
+    def extend(self, gap: Micros, now: Micros, via: ReplicaId) -> None:
+        """The origin `via` was away for `gap`: its silence was not the clients'."""
+        for session, origin in self._via.items():
+            if origin == via:
                 self._heard[session] = min(now, self._heard[session] + gap)
 
     def look(self, sessions: Mapping[int, SessionView], now: Micros) -> Verdict:
-        """What has come due. A late look expires nobody: it first moves the deadlines by its own lateness."""
+        """What has come due."""
         verdict = Verdict()
-        late = now - self._planned
-        self._planned = now + BUCKET
-        if late > LATE:
-            self.extend(late, now)
-            return verdict
-        bucket = self._next_bucket
         last = now // BUCKET
-        while bucket <= last and len(verdict.expire) < EXPIRIES_PER_TICK_MAX:
-            for session in self._buckets.pop(bucket, ()):
+        while self._next_bucket <= last:
+            due = self._buckets.pop(self._next_bucket, [])
+            for at, session in enumerate(due):
+                if verdict.full:
+                    self._buckets[self._next_bucket] = due[at:]
+                    return verdict
                 self._judge(session, sessions, now, verdict)
-            bucket += 1
-        self._next_bucket = bucket
+            self._next_bucket += 1
         return verdict
 
     def _judge(self, id_: int, sessions: Mapping[int, SessionView], now: Micros, verdict: Verdict) -> None:
@@ -174,27 +184,31 @@ class Deadlines:
         if heard is None or session is None or id_ in self._expiring:
             return
         timeout = session.timeout_ms * MILLISECOND
-        silent = now - heard
-        if silent >= timeout:
+        # However long the silence before this reign was, whoever can reach this leader has time to do so.
+        due = max(heard + timeout, self._began + self._hearing(timeout))
+        if now >= due:
             self._expiring[id_] = None
             verdict.expire.append(id_)
             return
-        if silent >= timeout // 2:
-            self.quiet[id_] = None
-            if session.silent_since_ms is None:
-                self._silencing[id_] = None
-                verdict.silent.append((id_, heard))
-            self._put(id_, heard + timeout)
-        else:
-            self._put(id_, heard + timeout // 2)
+        is_young = now - self._began < timeout // 2
+        patience = min(self._soon, timeout // 2) if is_young else timeout // 2
+        if now - heard < patience:
+            self._put(id_, heard + patience)
+            return
+        self.quiet[id_] = None
+        if session.silent_since_ms is None and id_ not in self._silencing:
+            self._silencing[id_] = None
+            verdict.silent.append((id_, heard))
+        # Whoever is touched meanwhile and falls silent again is noticed as soon.
+        self._put(id_, min(due, now + patience) if is_young else due)
+
+    def _hearing(self, timeout: Micros) -> Micros:
+        """How long after the beginning of a reign no session with this timeout expires."""
+        return max(self._soon, self._outage, timeout // 3) if self._outage else self._soon
 
     def _put(self, session: int, due: Micros) -> None:
         bucket = max(due // BUCKET + 1, self._next_bucket + 1)
         self._buckets.setdefault(bucket, []).append(session)
-
-    def next_deadline(self) -> Micros:
-        """When to look again."""
-        return self._planned
 
 
 class Touches:

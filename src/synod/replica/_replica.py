@@ -15,7 +15,6 @@ from typing import Final, Literal, Protocol
 from synod.base import (
     BALLOT_ZERO,
     MILLISECOND,
-    SECOND,
     Ballot,
     Change,
     ConfigError,
@@ -48,6 +47,7 @@ from synod.tree import (
 from ._acquaintance import Acquaintance
 from ._backup import MARK_AGAIN_AFTER, Backup
 from ._batcher import Batcher
+from ._clock import READ_EVERY, CellClock
 from ._digests import DigestBoard
 from ._front import READ_ONLY, Front
 from ._levels import Levels
@@ -85,8 +85,11 @@ has answered for the last one, but at the latest so long after that was proposed
 as for forty, so that a leader that runs ahead of its slower follower fills slots with half of what is on its way
 (measured: 38 instead of 30 requests in a slot at 64:1). Where a round trip is longer than this nobody waits at all."""
 
-CELL_TIME_INTERVAL: Final = SECOND
-"""While some session is silent, cell time reaches the log at least so often."""
+OUTAGE_TIMEOUTS: Final = 4
+"""Election timeouts without a leader after which its clients are let go, and the time is none of their silence.
+
+While a session is silent, cell time reaches the log every election timeout; so three are left for an election.
+"""
 
 APPLY_BYTES_PER_TURN: Final = 256 * 1024
 """Applying so many bytes of small requests takes a few milliseconds; then the host looks at its sockets."""
@@ -260,7 +263,10 @@ class Replica:
         # Leading.
         self._reign: Ballot | None = None
         self._deadlines: Deadlines | None = None
-        self._cell_anchor: tuple[int, Micros] = (0, now)
+        self._outage = OUTAGE_TIMEOUTS * options.paxos.election_timeout
+        self._clock = CellClock(tree.cell_time_ms, self._outage, now)
+        self._accepted: tuple[Slot, Micros] = (0, now)  # the last slot accepted of another leader, and when
+        self._look_at: Micros = now
         self._settling: deque[tuple[Slot, tuple[int, ...]]] = deque()
         self._proposed_at = now
         self._peer_heard: dict[ReplicaId, Micros] = {}
@@ -465,7 +471,7 @@ class Replica:
         self._peer_heard[peer] = now
         gap = now - heard
         if self._deadlines is not None and gap > 4 * self.options.paxos.heartbeat:
-            self._deadlines.extend(gap, now, via=peer)
+            self._deadlines.extend(gap, self._clock.read(now), via=peer)
 
     # -- inputs: clients ---------------------------------------------------------------------------------
 
@@ -557,6 +563,7 @@ class Replica:
         self.tree = tree
         invariant(self.tree.slot == slot, "a snapshot holds the state at its slot")
         self.front.tree = self.tree
+        self._clock.applied(tree.cell_time_ms, now, followed=self.paxos.leader is not None)
         self._unapplied.clear()
         self.snapshot_slot = slot
         self._log_grown = 0
@@ -608,7 +615,7 @@ class Replica:
         """When `tick` wants to be called, at the latest."""
         due = min(self.paxos.next_deadline(), self._ticked_at + TICK_AT_LATEST)
         if self._deadlines is not None:
-            due = min(due, self._deadlines.next_deadline())
+            due = min(due, self._look_at)
         if self.front.touched and self._touchable():
             due = min(due, self._touches.next_deadline(self._touch_retry))
         if self._batcher and self._gathers(self._now):
@@ -705,6 +712,8 @@ class Replica:
     def _write(self, id_: int, promised: Ballot, mark: Slot, entries: tuple[Entry, ...]) -> None:
         last = max((entry.slot for entry in entries), default=0)
         self._writes.append((id_, promised, last))
+        if entries and self._reign is None:
+            self._accepted = (max(last, self._accepted[0]), self._now)
         self._log_grown += sum(len(entry.value) for entry in entries)
         peers = self._seen.encode()
         self._out.writes.append(DiskWrite(id_, promised, mark, entries, peers))
@@ -712,12 +721,14 @@ class Replica:
     def _apply(self, entry: Entry) -> None:
         if self.observer is not None:
             self.observer(entry.slot, entry.value)
-        level = self.tree.feature_level
+        level, cell_ms = self.tree.feature_level, self.tree.cell_time_ms
         try:
             self.tree.apply(entry.slot, entry.value, self.front)
         except UnknownCommand as unknown:
             self.stopped = f"it cannot apply slot {entry.slot} of the log: {unknown}"
             return
+        if self.tree.cell_time_ms != cell_ms:
+            self._note_cell_time(entry.slot)
         if self.tree.feature_level != level:
             self._out.notes.append(
                 Note("level", f"the cell runs at feature level {self.tree.feature_level} from now on")
@@ -727,6 +738,15 @@ class Replica:
         if self.backup is not None and self.tree.frozen_slot == entry.slot:
             self._mark_backup(self.backup)
         self._digest()
+
+    def _note_cell_time(self, slot: Slot) -> None:
+        """A batch has brought cell time forward; it was proposed before now, and before this replica accepted it."""
+        accepted, at = self._accepted
+        if self._reign is None or self._deadlines is not None:
+            at = self._now
+        elif slot > accepted:
+            return  # a leader that does not serve yet has learned it just now: nobody here knows how old it is
+        self._clock.applied(self.tree.cell_time_ms, at, followed=self.paxos.leader is not None)
 
     def _digest(self) -> None:
         """Go on with a digest that was begun, a little at a time."""
@@ -877,14 +897,15 @@ class Replica:
         """The opening batch of this ballot and everything before it are applied: sessions get their deadlines."""
         if self.tree.opening_ballot != self._reign or self._reign is None:
             return
-        self._deadlines = Deadlines(self._reign, self._now)
-        self._cell_anchor = (self.tree.cell_time_ms, self._now)
-        grace = 4 * self.options.paxos.election_timeout
-        self._deadlines.begin(self.tree.sessions, self.tree.cell_time_ms, grace, self._now)
-
-    def _cell_time_ms(self) -> int:
-        anchor_ms, anchored_at = self._cell_anchor
-        return anchor_ms + (self._now - anchored_at) // MILLISECOND
+        began = self._clock.start(self.tree.cell_time_ms, self._now)
+        self._deadlines = Deadlines(
+            self._reign,
+            soon=self.options.paxos.election_timeout,
+            outage=self._outage if self._clock.interrupted else 0,
+            began=began,
+        )
+        self._deadlines.begin(self.tree.sessions)
+        self._look_at = self._now + READ_EVERY
 
     def _wall_ms(self) -> int:
         return self._now // MILLISECOND + self._wall_offset_ms
@@ -917,7 +938,9 @@ class Replica:
             self._batcher.add_command(encode_raise(level))
         while paxos.can_propose and (self._batcher or self._time_is_due(now)) and not self._gathers(now):
             batch = self._batcher.take(
-                feature_level=self.tree.feature_level, cell_time_ms=self._cell_time_ms(), wall_ms=self._wall_ms()
+                feature_level=self.tree.feature_level,
+                cell_time_ms=self._clock.read(now) // MILLISECOND,
+                wall_ms=self._wall_ms(),
             )
             slot = paxos.propose(batch, now)
             self._proposed_at = now
@@ -945,7 +968,7 @@ class Replica:
         return (
             self._deadlines is not None
             and bool(self._deadlines.quiet)
-            and now - self._proposed_at >= CELL_TIME_INTERVAL
+            and now - self._proposed_at >= self.options.paxos.election_timeout
         )
 
     def _settle(self) -> None:
@@ -953,29 +976,36 @@ class Replica:
         while self._settling and self._settling[0][0] <= self.tree.slot:
             _, sessions = self._settling.popleft()
             if self._deadlines is not None:
-                self._deadlines.settled(sessions, self._now)
+                self._deadlines.settled(sessions, self._clock.read(self._now))
 
     def _watch_sessions(self, now: Micros) -> None:
-        """Log the expiry of sessions that were silent too long, and long silences at half their timeout."""
+        """Log the expiry of sessions that were silent too long, and the silences that a next leader is to know."""
         deadlines = self._deadlines
-        if deadlines is None or self._reign is None or now < deadlines.next_deadline():
+        if deadlines is None or self._reign is None:
+            return
+        cell_time = self._clock.read(now)
+        if now < self._look_at:
+            return
+        self._look_at = now + READ_EVERY
+        if self._clock.stood:
+            # This replica was away. What came meanwhile is being handed in, and the clock stood still; but who was
+            # about to expire gets one look more.
+            self._clock.stood = False
             return
         sessions = self.tree.sessions
-        verdict = deadlines.look(sessions, now)
+        verdict = deadlines.look(sessions, cell_time)
         for session in verdict.expire:
             self._batcher.add_command(encode_expire(session, sessions[session].attach_epoch, self._reign))
         for session, heard in verdict.silent:
-            since = self._cell_time_ms() - (now - heard) // MILLISECOND
-            self._batcher.add_command(
-                encode_silent(session, sessions[session].attach_epoch, self._reign, max(0, since))
-            )
+            since = -(-heard // MILLISECOND)  # no touch up to the end of that millisecond is missed
+            self._batcher.add_command(encode_silent(session, sessions[session].attach_epoch, self._reign, since))
 
     def _take_touch(self, peer: ReplicaId, touch: Touch, now: Micros) -> None:
         """Note that sessions live; the answer waits until a quorum has shown that this replica still leads."""
         if self._deadlines is None:
-            return
-        sessions = self.tree.sessions
-        refused = tuple(s for s in touch.sessions if not self._deadlines.touch(s, peer, sessions, now))
+            return  # whoever sent it before this leader serves sends it again within an election timeout
+        sessions, cell_time = self.tree.sessions, self._clock.read(now)
+        refused = tuple(s for s in touch.sessions if not self._deadlines.touch(s, peer, sessions, cell_time))
         self._touches_gathered.append((peer, TouchAck(touch.round, refused)))
 
     # -- forwarding --------------------------------------------------------------------------------------
@@ -1090,11 +1120,11 @@ class Replica:
 
     def _session_opened(self, session: int, _timeout_ms: int) -> None:
         if self._deadlines is not None:
-            self._deadlines.opened(session, self._now)
+            self._deadlines.opened(session, self._clock.read(self._now))
 
     def _session_touched(self, session: int) -> None:
         if self._deadlines is not None:
-            self._deadlines.touched(session, self._now)
+            self._deadlines.touched(session, self._clock.read(self._now))
 
     def _session_ended(self, session: int) -> None:
         if self._deadlines is not None:
@@ -1107,7 +1137,7 @@ class Replica:
         Long is 4 election timeouts, or a third of the shortest session served, whichever is more: time
         enough for the cell to elect, and for the client to reach another replica within its session.
         """
-        limit = max(4 * self.options.paxos.election_timeout, self.front.smallest_timeout_ms() * MILLISECOND // 3)
+        limit = max(self._outage, self.front.smallest_timeout_ms() * MILLISECOND // 3)
         if not self.front.read_only:
             self._written_at = now
         if self.can_read:
