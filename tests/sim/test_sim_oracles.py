@@ -52,6 +52,12 @@ def an_early_promise(world: World) -> None:
     machine._check_durable(encode(Promise(ballot, 1, 0, 0, (), ())))
 
 
+def a_vote_before_promotion(world: World) -> None:
+    machine = follower(world)
+    machine.incarnation += 1
+    machine._check_durable(encode(Promise(machine.durable_promised, 1, 0, 0, (), ())))
+
+
 def a_second_leader(world: World) -> None:
     leader = next(m for m in world.machines.values() if m.replica and m.replica.paxos.role == "leader")
     assert leader.replica is not None
@@ -149,6 +155,7 @@ PLANTS: list[tuple[Callable[[World], None], str]] = [
     (another_state, "the states of replicas"),
     (an_early_acceptance, "before it was durable"),
     (an_early_promise, "before it was durable"),
+    (a_vote_before_promotion, "votes before it was promoted"),
     (a_second_leader, "both lead with ballot"),
     (a_slot_left_out, "applies slot"),
     (another_value, "has one value on replica"),
@@ -181,6 +188,21 @@ def test_a_planted_violation_is_found(plant: Callable[[World], None], sentence: 
         plant(world)
         to_the_end(world)
     assert sentence in str(found.value)
+
+
+def test_a_voter_that_was_replaced_and_does_not_know_it_may_vote() -> None:
+    """Seed 200075: a second life of a replica was replaced by a third, and was asked for a vote before it heard of it.
+
+    The judge called that a vote before its promotion. It was promoted, and its vote counts only among those who have
+    not heard of the change either: a quorum of theirs has a member that holds the change.
+    """
+    world = world_in_order()
+    machine = follower(world)
+    machine.incarnation = 2
+    again = world.members.replaced(machine.id, "127.0.0.1:7999")
+    world._members_changed(again.promoted(machine.id, machine.disk))
+    world._members_changed(again.replaced(machine.id, "127.0.0.1:7998"))
+    machine._check_voter()
 
 
 def test_every_oracle_has_a_plant() -> None:

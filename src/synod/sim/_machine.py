@@ -419,7 +419,8 @@ class Machine:
             self.world.violated(f"replica {self.id} votes although it was removed")
         if member is not None and member.incarnation == self.incarnation and member.disk not in (0, self.disk):
             self.world.violated(f"replica {self.id} votes with another disk than the one that was promoted")
-        if self.incarnation > 1 and (member is None or member.role != "voter"):
+        # One that was replaced since, and has not heard of it, votes among those who have not heard of it either.
+        if (self.id, self.incarnation) not in self.world.promoted:
             self.world.violated(f"replica {self.id} votes before it was promoted")
 
     # -- the disk ------------------------------------------------------------------------------------------

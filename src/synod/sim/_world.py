@@ -101,6 +101,7 @@ class World:
         self.network = Network(self)
         members = tuple(Member(i, f"127.0.0.1:{7000 + i}") for i in range(1, self.plan.replicas + 1))
         self.first = self.members = Configuration(CELL_ID, members)
+        self.promoted = {(member.id, member.incarnation) for member in members}
         self.machines = {member.id: Machine(self, member.id, self.first) for member in members}
         self.clients = {i: Client(self, i) for i in range(1, self.plan.clients + 1)}
         self.processes: dict[int, Process] = {}
@@ -710,6 +711,7 @@ class World:
     def _members_changed(self, after: Configuration) -> None:
         """A change was chosen, as its first application shows."""
         before, self.members = self.members, after
+        self.promoted |= {(member.id, member.incarnation) for member in after.members if member.role == "voter"}
         for member in after.members:
             old = before.member(member.id)
             if old is None:
