@@ -12,7 +12,18 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
 
-from synod.base import BALLOT_ZERO, MILLISECOND, SECOND, Ballot, Change, Configuration, Entry, Member, is_change
+from synod.base import (
+    BALLOT_ZERO,
+    MILLISECOND,
+    SECOND,
+    Ballot,
+    Change,
+    ConfigError,
+    Configuration,
+    Entry,
+    Member,
+    is_change,
+)
 from synod.paxos import Durable, Paxos, PaxosMessage, PaxosOptions, TakeOver, Write, decode, encode
 
 
@@ -301,7 +312,10 @@ def entry_words(entry: Entry) -> str:
 
 
 def bytes_words(value: bytes) -> str:
-    return f"<change {Change.decode(value).configuration.generation}>" if is_change(value) else repr(value.decode())
+    try:
+        return f"<change {Change.decode(value).configuration.generation}>" if is_change(value) else repr(value.decode())
+    except ConfigError:
+        return "<change of a later version>"
 
 
 def value_words(value: object) -> str:

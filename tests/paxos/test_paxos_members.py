@@ -284,6 +284,21 @@ def test_the_members_are_known_again_after_a_restart() -> None:
     assert again.votes
 
 
+def test_a_change_that_cannot_be_read_is_not_passed() -> None:
+    """Who votes behind it is not known: nothing there is called chosen, and each replica says why it must stop."""
+    cell = Cell(3)
+    leader = cell.elect(1)
+    leader.propose(b"\xfe\x63 of a later version", cell.now)
+    cell.settle()
+    assert {i: cell.up[i].unreadable is not None for i in cell.up} == {1: True, 2: True, 3: True}
+    assert "slot 2" in str(leader.unreadable)
+    assert all(kinds(cell, i) == ["open", "change"] for i in cell.up)
+    assert not leader.can_propose
+    cell.crash(2)
+    again = cell.start(2)
+    assert again.unreadable is not None or again.chosen_mark == 1
+
+
 def test_another_disk_than_the_promoted_one_does_not_vote() -> None:
     """The same id and incarnation, wiped after it was promoted: it may have given its word to anybody."""
     cell = Cell(3, learners=1)

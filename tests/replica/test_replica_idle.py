@@ -132,3 +132,15 @@ def test_without_a_leader_a_ping_wakes_nobody_again_and_again() -> None:
         alone.drain()
         woken += 1
     assert woken < 100
+
+
+def test_a_replica_that_cannot_read_a_change_of_the_members_stops_and_says_why() -> None:
+    """A later version wrote it: nothing is applied from there on, and no leader of the old members goes on."""
+    alone = Alone()
+    alone.advance(SECOND)
+    before = alone.replica.tree.slot
+    alone.replica.paxos.propose(b"\xfe\x63", alone.now)
+    alone.drain()
+    assert alone.replica.stopped is not None
+    assert f"slot {before + 1} of the log" in alone.replica.stopped
+    assert alone.replica.tree.slot == before

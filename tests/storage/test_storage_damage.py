@@ -406,18 +406,23 @@ def test_two_damaged_snapshots_are_named_and_what_they_held_is_to_be_learned_aga
     assert re.search(r"snapshot-0000000000000014\.snap.*no older one is complete", held.warnings[-1])
 
 
-def test_the_only_replica_of_a_cell_with_damaged_snapshots_is_refused() -> None:
-    """There is nobody to ask."""
+@pytest.mark.parametrize("peers", [b"", b"seen"])
+def test_the_only_replica_of_a_cell_with_damaged_snapshots_is_refused(peers: bytes) -> None:
+    """There is nobody to ask; or, since the cell has grown, whom to ask is in the state that is lost."""
     fs = memory()
     alone = Configuration(CELL, (Member(1, "127.0.0.1:7100"),))
     fs.wipe()
     format_directory(fs, DIRECTORY, Identity(1, 1, alone))
     store = Store.open(fs, DIRECTORY, cell_id=CELL, replica_id=1)
+    Group(Ballot(1, 1), 4, (entry(5),), peers).append_to(store)
+    store.sync()
     write_snapshot(store, 4)
     store.close()
     fs.rot(path_of(fs, "snapshot-"), 60)
-    with pytest.raises(Corruption, match=r"snapshot-0000000000000004\.snap.*no older one is complete.*backup"):
+    with pytest.raises(Corruption, match=r"snapshot-0000000000000004\.snap.*no older one is complete") as refusal:
         Store.open(fs, DIRECTORY, cell_id=CELL, replica_id=1)
+    assert "restore the cell from a backup" in str(refusal.value)
+    assert ("replace the replica from its peers" in str(refusal.value)) == bool(peers)
 
 
 def test_a_damaged_snapshot_stays_until_a_good_one_reaches_as_far() -> None:

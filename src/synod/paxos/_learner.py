@@ -16,6 +16,7 @@ from __future__ import annotations
 from synod.base import (
     BALLOT_ZERO,
     Ballot,
+    ConfigError,
     Configuration,
     Entry,
     Micros,
@@ -54,6 +55,7 @@ class Learner:
         "log_start",
         "mark",
         "target",
+        "unreadable",
         "writing",
     )
 
@@ -74,8 +76,11 @@ class Learner:
         self.chosen_bytes = 0
         self.configuration = configuration
         self.changes = 0
+        self.unreadable: str | None = None
+        """Why nothing behind the last chosen slot may be passed: whoever leads, this replica must not go on."""
         while self.mark < durable.chosen_mark and self.mark + 1 in acceptor.entries:
-            self._pass(acceptor.entries[self.mark + 1])
+            if not self._pass(acceptor.entries[self.mark + 1]):
+                break
         # The mark that the log knew may lie past a record that is rotten: that slot is to be fetched.
         self.target = max(self.mark, durable.chosen_mark, durable.lost_upto)
         self._told_ballot = BALLOT_ZERO
@@ -103,17 +108,24 @@ class Learner:
         entries = self._acceptor.entries
         while self.mark < self._told_mark:
             entry = entries.get(self.mark + 1)
-            if entry is None or entry.ballot != self._told_ballot:
+            if entry is None or entry.ballot != self._told_ballot or not self._pass(entry):
                 break
-            self._pass(entry)
 
-    def _pass(self, entry: Entry) -> None:
-        """The next slot is chosen, and held here."""
+    def _pass(self, entry: Entry) -> bool:
+        """The next slot is chosen, and held here. False when it is a change of the members that cannot be read.
+
+        Whose votes count behind it is unknown then, so that nothing there may be called chosen.
+        """
         self.mark = entry.slot
         self.chosen_bytes += cost(entry)
         if is_change(entry.value):
-            self.configuration = self.configuration.after(entry.value)
+            try:
+                self.configuration = self.configuration.after(entry.value)
+            except ConfigError as unknown:
+                self.unreadable = f"it cannot read slot {entry.slot} of the log: {unknown}"
+                return False
             self.changes += 1
+        return True
 
     def declare(self, mark: Slot) -> None:
         """This replica leads, and a quorum holds everything up to `mark` at its ballot."""
@@ -127,8 +139,8 @@ class Learner:
         self.catch_up()
 
     def _raise(self, mark: Slot) -> None:
-        while self.mark < mark:
-            self._pass(self._acceptor.entries[self.mark + 1])
+        while self.mark < mark and self._pass(self._acceptor.entries[self.mark + 1]):
+            pass
         if self.mark > self.target:
             self.target = self.mark
 

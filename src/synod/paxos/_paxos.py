@@ -151,6 +151,11 @@ class Paxos:
         return self._learner.configuration
 
     @property
+    def unreadable(self) -> str | None:
+        """Why this replica must stop: a chosen change of the members that this version cannot read."""
+        return self._learner.unreadable
+
+    @property
     def votes(self) -> bool:
         """Whether this replica, with this disk, is a voter."""
         return self._votes

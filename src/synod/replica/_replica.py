@@ -650,6 +650,8 @@ class Replica:
         now = self._now
         if self._loading is not None or self._dissolving is not None:
             self._load_some(now)
+        if self.paxos.unreadable is not None and self.stopped is None:
+            self.stopped = self.paxos.unreadable
         if self.stopped is None and self._unapplied and self._loading is None:
             self._apply_some(now)
         if self.stopped is None:

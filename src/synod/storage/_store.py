@@ -193,7 +193,11 @@ class Store:
             if foreign:
                 raise Corruption(f"{warnings[0]}, and no older one is complete; replace the replica from its peers")
             if len(self.identity.configuration.voters) == 1:
-                raise Corruption(f"{warnings[0]}, and no older one is complete; restore the cell from a backup")
+                # It was formatted alone; whom the log remembers has come since, and the members with it are in the state.
+                advice = "restore the cell from a backup"
+                if self._log.peers:
+                    advice = f"replace the replica from its peers; if none of them votes, {advice}"
+                raise Corruption(f"{warnings[0]}, and no older one is complete; {advice}")
             warnings.append(f"{warnings[0]}, and no older one is complete; the peers are asked for the state")
             return chunks, slot, slots[-1], warnings
         if self._log.trimmed or self.identity.needs_snapshot:
