@@ -98,6 +98,7 @@ class Log:
         self._segments: list[_Segment] = []
         self._active: _Segment | None = None
         self._prepared: File | None = None
+        self._prepared_bytes = 0
         self._no_room = False
         self._places: dict[Slot, _Place] = {}
         self._number = 0
@@ -297,6 +298,7 @@ class Log:
         if self._prepared is None or self._prepared.size() < size:
             self._drop_prepared()
             self._prepared = self._fs.create(join(self._directory, PREPARED_NAME), size)
+            self._prepared_bytes = size
         file = self._prepared
         path = join(self._directory, SEGMENT_NAME.format(self._next_index))
         header = SegmentHeader(
@@ -315,6 +317,7 @@ class Log:
         _sync(file)
         self._fs.rename(join(self._directory, PREPARED_NAME), path)
         self._prepared = None
+        self._prepared_bytes = 0
         self._fs.sync_dir(self._directory)
         self._next_index += 1
         segment = _Segment(header, file, path)
@@ -337,6 +340,7 @@ class Log:
                 self._drop_prepared()
                 self._no_room = True
                 self._prepared = self._fs.create(join(self._directory, PREPARED_NAME), self._segment_bytes)
+                self._prepared_bytes = self._segment_bytes
                 self._no_room = False
         elif ready < min(self._segment_bytes, 2 * active.at):
             self._prepare_step(ready)
@@ -350,19 +354,17 @@ class Log:
                 self._prepared = self._fs.append_new(join(self._directory, PREPARED_NAME))
             self._prepared.pwrite(ready, bytes(step))
             self._prepared.sync()
+            self._prepared_bytes = ready + step
         except NoSpace:
             self._no_room = True
             self._drop_prepared()
             raise
 
-    @property
-    def _prepared_bytes(self) -> int:
-        return 0 if self._prepared is None else self._prepared.size()
-
     def _drop_prepared(self) -> None:
         if self._prepared is not None:
             self._prepared.close()
             self._prepared = None
+            self._prepared_bytes = 0
         if self._fs.exists(join(self._directory, PREPARED_NAME)):
             self._fs.unlink(join(self._directory, PREPARED_NAME))
 

@@ -34,6 +34,7 @@ from ._writes import Writer
 from ._znode import Znode, stat_bytes
 
 HEADER: Final = struct.Struct(">i?i")
+_HEADER_BYTES: Final[int] = HEADER.size
 END: Final = HEADER.pack(-1, True, -1)
 _ERROR_RESULT: Final = struct.Struct(">i?ii")
 
@@ -57,10 +58,14 @@ class Operation:
 def parse(scanner: Scanner) -> list[Operation] | int:
     """The operations of a request, or why it cannot be tried."""
     operations: list[Operation] = []
+    op: int
+    done: bool
     while True:
-        op, done, _ = scanner.int32(), scanner.boolean(), scanner.int32()
-        if scanner.bad:
+        at = scanner.at
+        if scanner.bad or at + _HEADER_BYTES > scanner.end:
             return ERR_MARSHALLING
+        scanner.at = at + _HEADER_BYTES
+        op, done, _ = HEADER.unpack_from(scanner.data, at)
         if done:
             return operations
         if len(operations) >= MULTI_OPS_MAX:
@@ -93,12 +98,15 @@ def _parse_one(op: int, scanner: Scanner) -> Operation | None:
     return operation
 
 
-def run(operations: list[Operation], writer: Writer, sink: Outputs) -> bytes:
-    """Try the operations; the body of the reply. The watches have heard of it when this returns."""
+def run(operations: list[Operation], writer: Writer, sink: Outputs, *, answered: bool) -> bytes:
+    """Try the operations; the body of the reply. The watches have heard of it when this returns.
+
+    Where nobody waits for an answer the results are left out: two of three replicas have no use for them.
+    """
     writer.begin()
     parts: list[bytes] = []
     for done, operation in enumerate(operations):
-        result = _run_one(operation, writer)
+        result = _run_one(operation, writer, answered=answered)
         if isinstance(result, int):
             writer.roll_back()
             return _failure(result, done, len(operations))
@@ -108,7 +116,7 @@ def run(operations: list[Operation], writer: Writer, sink: Outputs) -> bytes:
     return b"".join(parts)
 
 
-def _run_one(operation: Operation, writer: Writer) -> bytes | int:
+def _run_one(operation: Operation, writer: Writer, *, answered: bool) -> bytes | int:
     """The encoded result of one operation, or its error code."""
     op = operation.op
     if op in CREATES:
@@ -118,6 +126,8 @@ def _run_one(operation: Operation, writer: Writer) -> bytes | int:
         made = writer.create(operation.path, operation.data, operation.acl, operation.flags, container=container)
         if isinstance(made, int):
             return made
+        if not answered:
+            return b""
         body = INT.pack(len(made.path)) + made.path
         if op == OP_CREATE:
             return HEADER.pack(OP_CREATE, False, OK) + body
@@ -126,6 +136,8 @@ def _run_one(operation: Operation, writer: Writer) -> bytes | int:
         changed: Znode | int = writer.set_data(operation.path, operation.data, operation.version)
         if isinstance(changed, int):
             return changed
+        if not answered:
+            return b""
         return HEADER.pack(OP_SET_DATA, False, OK) + stat_bytes(changed)
     if op == OP_DELETE:
         err = writer.delete(operation.path, operation.version)

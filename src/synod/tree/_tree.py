@@ -615,7 +615,7 @@ class Tree(State):
             return end
         if op in _WRITES:
             self.zxid += 1
-            body = self._write(op, Scanner(data, at + 12, frame_end), session, sink)
+            body = self._write(op, Scanner(data, at + 12, frame_end), session, sink, answered=out is not None)
         else:
             body = ERR_UNIMPLEMENTED
         if out is not None:
@@ -625,14 +625,14 @@ class Tree(State):
                 out.append(_REPLY.pack(16 + len(body), xid, self.zxid, OK) + body)
         return frame_end
 
-    def _write(self, op: int, scanner: Scanner, session: Session, sink: Sink) -> bytes | int:
-        """Parse and apply one write; the body of its reply, or its error code."""
+    def _write(self, op: int, scanner: Scanner, session: Session, sink: Sink, *, answered: bool) -> bytes | int:
+        """Parse and apply one write; the body of its reply, if somebody waits for it, or its error code."""
         writer = self._writer
         writer.zxid = self.zxid
         writer.session = session
         if op == OP_MULTI:
             operations = parse_multi(scanner)
-            return operations if isinstance(operations, int) else run_multi(operations, writer, sink)
+            return operations if isinstance(operations, int) else run_multi(operations, writer, sink, answered=answered)
         if op == OP_RECONFIG:
             return ERR_RECONFIG_DISABLED
         path = scanner.field()
@@ -662,6 +662,8 @@ class Tree(State):
             writer.settle(sink)
             return b""
         writer.settle(sink)
+        if not answered:
+            return b""
         if op in (OP_SET_DATA, OP_SET_ACL):
             return stat_bytes(result)
         named = INT.pack(len(result.path)) + result.path
