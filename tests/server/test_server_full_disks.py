@@ -11,7 +11,7 @@ from bench.peers import four_letter_word
 from kazoo.client import KazooClient
 from kazoo.exceptions import NotReadOnlyCallError
 
-from _cells import PATIENCE_S, SETTINGS, RealCell, http, small_disk, synod, wait_for
+from _cells import PATIENCE_S, SETTINGS, RealCell, Replica, http, sentence, small_disk, synod, wait_for
 from synod.base import NotApplied, NotReadOnly, OutcomeUnknown
 from synod.client import BlockingCell
 
@@ -85,3 +85,23 @@ def fill(cell: RealCell) -> tuple[int, int]:
             except (OutcomeUnknown, NotApplied):
                 return number, number + 1
     raise AssertionError("the disks were never full")
+
+
+@pytest.mark.requires("root")
+def test_whoever_starts_without_any_room_ends_with_a_sentence_and_loses_nothing(tmp_path):
+    """It cannot write that it has started; a supervisor tries again until there is room."""
+    with small_disk(tmp_path / "disk", "64m") as disk, Replica(disk) as running:
+        with BlockingCell(running.hosts) as cell:
+            cell.create("/kept", b"yes")
+        assert running.stop() == 0
+        ballast = disk / "ballast"
+        with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
+            while file.write(bytes(4096)):
+                pass
+        done = synod("serve", str(running.config))
+        assert done.returncode == 3
+        assert "no space left on the device; free some, what is acknowledged is safe" in sentence(done.stderr)
+        ballast.unlink()
+        running.start()
+        with BlockingCell(running.hosts) as cell:
+            assert cell.get("/kept")[0] == b"yes"
