@@ -22,19 +22,9 @@ from synod.wire import (
     ERR_AUTH_FAILED,
     ERR_NOT_READ_ONLY,
     OP_AUTH,
-    OP_CHECK,
-    OP_CLOSE_SESSION,
-    OP_CREATE,
-    OP_CREATE2,
-    OP_CREATE_CONTAINER,
-    OP_CREATE_TTL,
-    OP_DELETE,
-    OP_MULTI,
     OP_PING,
-    OP_RECONFIG,
-    OP_SET_ACL,
-    OP_SET_DATA,
     OP_SYNC,
+    WRITE_OPS,
     XID_AUTH,
     XID_PING,
     decode_auth_request,
@@ -45,22 +35,7 @@ from synod.wire import (
 from ._connection import AHEAD, ATTACHING, CLOSED, NEW, OPEN, REFUSED, Connection, Reads
 from ._options import FRAME_BYTES_MAX, GROUP_BYTES_MAX, ReplicaOptions
 
-_WRITES: Final = frozenset(
-    {
-        OP_CHECK,
-        OP_CLOSE_SESSION,
-        OP_CREATE,
-        OP_CREATE2,
-        OP_CREATE_CONTAINER,
-        OP_CREATE_TTL,
-        OP_DELETE,
-        OP_MULTI,
-        OP_RECONFIG,
-        OP_SET_ACL,
-        OP_SET_DATA,
-    }
-)
-
+_WRITES: Final = WRITE_OPS
 _NOTHING: Final[frozenset[int]] = frozenset()
 
 _HEAD: Final = struct.Struct(">iii")
