@@ -84,9 +84,36 @@ def test_no_touch_is_acknowledged_while_a_silence_is_on_its_way_or_logged():
     sessions[7].silent_since_ms = 0
     deadlines.settled(deadlines.proposed(), 3 * SECOND)
     assert not deadlines.touch(7, 2, sessions, 3 * SECOND), "logged"
-    assert list(deadlines.awaking) == [7]
+    assert deadlines.take_awaking() == (7,)
     sessions[7].silent_since_ms = None
     assert deadlines.touch(7, 2, sessions, 3 * SECOND), "cancelled"
+
+
+def test_a_silence_is_cancelled_once_however_often_the_session_is_touched_meanwhile():
+    """Origins touch again until they are answered; without a quorum a record for each would fill the memory."""
+    sessions = {7: FakeSession(timeout_ms=8_000, silent_since_ms=0)}
+    deadlines = reigning(sessions)
+    assert not deadlines.touch(7, 2, sessions, SECOND)
+    assert deadlines.take_awaking() == (7,)
+    for at in range(SECOND, 3 * SECOND, STEP):
+        assert not deadlines.touch(7, 2, sessions, at)
+    assert deadlines.take_awaking() == ()
+    assert deadlines.proposed() == (7,)
+    deadlines.settled(deadlines.proposed(), 3 * SECOND)
+    assert not deadlines.touch(7, 2, sessions, 3 * SECOND), "the record was void: another is needed"
+    assert deadlines.take_awaking() == (7,)
+
+
+def test_a_record_of_a_silence_that_a_write_ended_before_it_is_cancelled_at_once():
+    """The write is in the log before the record; a next leader would count from before the write."""
+    sessions = {7: FakeSession()}
+    deadlines = reigning(sessions)
+    _, silent = run(deadlines, sessions, 0, SECOND)
+    assert silent
+    deadlines.touched(7, SECOND)
+    sessions[7].silent_since_ms = 0
+    deadlines.settled(deadlines.proposed(), SECOND)
+    assert deadlines.take_awaking() == (7,)
 
 
 def test_an_old_leader_logs_only_silences_that_the_living_do_not_reach():

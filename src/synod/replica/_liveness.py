@@ -75,6 +75,7 @@ class Deadlines:
         "_silencing",
         "_soon",
         "_via",
+        "_waking",
         "awaking",
         "ballot",
         "quiet",
@@ -92,7 +93,9 @@ class Deadlines:
         self._expiring: dict[int, None] = {}
         # Between proposing that a session is silent and applying it, a touch may not be acknowledged either:
         # the record would outlive it, and a next leader would believe the record.
-        self._silencing: dict[int, None] = {}
+        self._silencing: dict[int, Micros] = {}
+        # One record is enough: origins touch again until they are answered, and that may be long without a quorum.
+        self._waking: dict[int, None] = {}
         self.awaking: dict[int, None] = {}
         self.quiet: dict[int, None] = {}
 
@@ -114,6 +117,7 @@ class Deadlines:
         self._via.pop(session, None)
         self._expiring.pop(session, None)
         self._silencing.pop(session, None)
+        self._waking.pop(session, None)
         self.awaking.pop(session, None)
         self.quiet.pop(session, None)
 
@@ -141,18 +145,33 @@ class Deadlines:
         if session in self._silencing:
             return False
         if sessions[session].silent_since_ms is not None:
-            self.awaking[session] = None
+            if session not in self._waking:
+                self.awaking[session] = None
             return False
         return True
 
+    def take_awaking(self) -> tuple[int, ...]:
+        """The sessions for which a record is now to be logged that they are silent no more."""
+        taken = tuple(self.awaking)
+        self._waking.update(self.awaking)
+        self.awaking.clear()
+        return taken
+
     def proposed(self) -> tuple[int, ...]:
         """The sessions about which records are on their way through the log."""
-        return (*self._expiring, *self._silencing)
+        return (*self._expiring, *self._silencing, *self._waking)
 
     def settled(self, sessions: Iterable[int], now: Micros) -> None:
-        """The records about these sessions are applied. Whoever lives on was attached anew meanwhile."""
+        """The records about these sessions are applied. Whoever lives on was attached anew meanwhile.
+
+        Who was heard after a record of its silence was made, by a write that the log has before that record, say, is
+        silent since then at the earliest: the record tells of too much, and is cancelled without waiting for a touch.
+        """
         for session in sessions:
-            self._silencing.pop(session, None)
+            self._waking.pop(session, None)
+            since = self._silencing.pop(session, None)
+            if since is not None and self._heard[session] > since:
+                self.awaking[session] = None
             if session in self._expiring:
                 del self._expiring[session]
                 self._heard[session] = now
@@ -197,7 +216,7 @@ class Deadlines:
             return
         self.quiet[id_] = None
         if session.silent_since_ms is None and id_ not in self._silencing:
-            self._silencing[id_] = None
+            self._silencing[id_] = heard
             verdict.silent.append((id_, heard))
         # Whoever is touched meanwhile and falls silent again is noticed as soon.
         self._put(id_, min(due, now + patience) if is_young else due)

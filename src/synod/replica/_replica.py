@@ -927,10 +927,8 @@ class Replica:
             paxos.propose_opening(batch, now)
         if self._deadlines is None:
             return
-        if self._deadlines.awaking:
-            for session in self._deadlines.awaking:
-                self._batcher.add_command(encode_awake(session, self.tree.sessions[session].attach_epoch, self._reign))
-            self._deadlines.awaking.clear()
+        for session in self._deadlines.take_awaking() if self._deadlines.awaking else ():
+            self._batcher.add_command(encode_awake(session, self.tree.sessions[session].attach_epoch, self._reign))
         if self._wanted is not None:
             self._propose_change(self._wanted, now)
             return
