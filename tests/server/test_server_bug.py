@@ -9,7 +9,7 @@ import pytest
 
 from _cells import config_document
 from synod.base import Ballot, Entry, InvariantViolation, RemoteProtocolError
-from synod.server import parse_config
+from synod.server import _run, parse_config, serve
 from synod.server._host import Host
 from synod.storage import Identity, RealFileSystem, Store, format_directory
 from synod.tree import Tree
@@ -51,6 +51,16 @@ async def test_a_bug_stops_the_replica_at_once(host, monkeypatch, where) -> None
             host._from_disk(host.persisted, 1, 0.001, 1)
     reason = await asyncio.wait_for(host.stopped, 30)
     assert "a bug in synod: InvariantViolation('two and two are five'); nothing durable is lost" in reason
+
+
+def test_the_process_of_a_replica_does_not_end_like_one_that_was_removed(tmp_path, monkeypatch) -> None:
+    """An interpreter that dies of an exception ends with 1; then nobody would start the replica again."""
+
+    def fails(_: object) -> None:
+        raise RuntimeError("nobody expects this")
+
+    monkeypatch.setattr(_run, "Server", fails)
+    assert serve(parse_config(config_document(tmp_path), str(tmp_path / "replica.toml"))) == 3
 
 
 async def test_what_a_peer_does_wrong_is_no_bug_of_ours(host) -> None:

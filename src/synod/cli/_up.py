@@ -259,7 +259,7 @@ class Up:
         """Wait until a leader serves; an exit code when none can, or when told to stop."""
         until = time.monotonic() + START_S
         while time.monotonic() < until and not self._told:
-            for i in self._ids:
+            for i in self._ids.copy():
                 code = self._processes[i].poll()
                 if code == REFUSED:
                     self._has_left(i)

@@ -223,6 +223,10 @@ def serve(config: Config) -> int:
     except SynodError as failure:
         sys.stderr.write(f"synod: {failure}\n")
         return EXIT_UNAVAILABLE
+    except Exception:
+        # An interpreter that dies of an exception ends with 1, which would say that the cell has removed this replica.
+        logger.exception("a bug ends this replica")
+        return EXIT_UNAVAILABLE
     if reason:
         sys.stderr.write(f"synod: this replica stops: {reason}\n")
     return code
