@@ -43,6 +43,7 @@ JUMPS_S: Final = (2.0, 3_600.0, 86_400.0, 10 * 365 * 86_400.0)
 LET_GO_S: Final = 5.0
 MEMBERS_S: Final = 15.0
 SETTLED_S: Final = 30.0
+EXIT_LEFT: Final = 1
 EXIT_UNAVAILABLE: Final = 3
 
 SYNCS: Final = "fsync,fdatasync"
@@ -168,6 +169,9 @@ class Nemesis:
 
     def _note_ends(self) -> None:
         for i, code in self._replicas.ended().items():
+            if code == EXIT_LEFT and i not in self._operator.goal:
+                self._replicas.expect_end(i)  # another fault had started it again, and it knows that it was removed
+                continue
             self._history.event("ended", replica=i, code=code, said=self._replicas.last_words(i))
             self._start(i)
 

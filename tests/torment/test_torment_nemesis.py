@@ -1,0 +1,33 @@
+"""What torment takes for the end of a replica that nobody made end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from unittest.mock import Mock
+
+import pytest
+
+from synod.torment._nemesis import EXIT_LEFT, EXIT_UNAVAILABLE, Nemesis
+
+
+@pytest.mark.parametrize(
+    ("code", "wanted", "noted"),
+    [
+        (EXIT_LEFT, False, False),  # started again by another fault, it knows from its disk that it was removed
+        (EXIT_LEFT, True, True),
+        (EXIT_UNAVAILABLE, False, True),
+        (EXIT_UNAVAILABLE, True, True),
+    ],
+)
+def test_only_a_replica_that_is_to_go_may_end_because_it_was_removed(code: int, wanted: bool, noted: bool) -> None:
+    """Any other end is noted, to be judged, and the replica is started again."""
+    replicas = Mock(ids=[1, 2, 3])
+    replicas.ended.return_value = {3: code}
+    history = Mock()
+    nemesis = Nemesis(replicas, Mock(), history, (), Path())
+    if not wanted:
+        nemesis._operator.goal.discard(3)
+    nemesis._note_ends()
+    assert [call.args[0] for call in history.event.call_args_list] == (["ended", "started"] if noted else [])
+    assert replicas.start.called == noted
+    assert replicas.expect_end.called != noted
