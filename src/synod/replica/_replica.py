@@ -265,7 +265,7 @@ class Replica:
         self._deadlines: Deadlines | None = None
         self._outage = OUTAGE_TIMEOUTS * options.paxos.election_timeout
         self._clock = CellClock(tree.cell_time_ms, self._outage, now)
-        self._accepted: tuple[Slot, Micros] = (0, now)  # the last slot accepted of another leader, and when
+        self._accepted: dict[Slot, tuple[bytes, Micros]] = {}  # of other leaders, not applied yet: what, and when
         self._look_at: Micros = now
         self._settling: deque[tuple[Slot, tuple[int, ...]]] = deque()
         self._proposed_at = now
@@ -565,6 +565,8 @@ class Replica:
         self.front.tree = self.tree
         self._clock.applied(tree.cell_time_ms, now, followed=self.paxos.leader is not None)
         self._unapplied.clear()
+        for old in [held for held in self._accepted if held <= slot]:
+            del self._accepted[old]
         self.snapshot_slot = slot
         self._log_grown = 0
         self._digest_reported = self.tree.digest_slot
@@ -714,8 +716,10 @@ class Replica:
     def _write(self, id_: int, promised: Ballot, mark: Slot, entries: tuple[Entry, ...]) -> None:
         last = max((entry.slot for entry in entries), default=0)
         self._writes.append((id_, promised, last))
-        if entries and self._reign is None:
-            self._accepted = (max(last, self._accepted[0]), self._now)
+        if self._reign is None:
+            for entry in entries:
+                if entry.slot > self.tree.slot:
+                    self._accepted[entry.slot] = (entry.value, self._now)
         self._log_grown += sum(len(entry.value) for entry in entries)
         peers = self._seen.encode()
         self._out.writes.append(DiskWrite(id_, promised, mark, entries, peers))
@@ -729,8 +733,9 @@ class Replica:
         except UnknownCommand as unknown:
             self.stopped = f"it cannot apply slot {entry.slot} of the log: {unknown}"
             return
+        accepted = self._accepted.pop(entry.slot, None)
         if self.tree.cell_time_ms != cell_ms:
-            self._note_cell_time(entry.slot)
+            self._note_cell_time(entry.value, accepted)
         if self.tree.feature_level != level:
             self._out.notes.append(
                 Note("level", f"the cell runs at feature level {self.tree.feature_level} from now on")
@@ -741,13 +746,16 @@ class Replica:
             self._mark_backup(self.backup)
         self._digest()
 
-    def _note_cell_time(self, slot: Slot) -> None:
-        """A batch has brought cell time forward; it was proposed before now, and before this replica accepted it."""
-        accepted, at = self._accepted
-        if self._reign is None or self._deadlines is not None:
-            at = self._now
-        elif slot > accepted:
-            return  # a leader that does not serve yet has learned it just now: nobody here knows how old it is
+    def _note_cell_time(self, value: bytes, accepted: tuple[bytes, Micros] | None) -> None:
+        """A batch has brought cell time forward; it was proposed before now, and before this replica accepted it.
+
+        What was accepted in its slot may have been another value, of an earlier leader: that tells nothing of this one.
+        """
+        at = self._now
+        if self._reign is not None and self._deadlines is None:
+            if accepted is None or accepted[0] != value:
+                return  # a leader that does not serve yet has learned it just now: nobody here knows how old it is
+            at = accepted[1]
         self._clock.applied(self.tree.cell_time_ms, at, followed=self.paxos.leader is not None)
 
     def _digest(self) -> None:
