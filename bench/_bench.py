@@ -29,6 +29,7 @@ SYNOD: Final = "synod"
 ZOOKEEPER: Final = "ZooKeeper"
 ETCD: Final = "etcd"
 OURS: Final = (COMPILED, SYNOD)
+TRIES: Final = 3
 SLICE_S: Final = 20.0
 """A long load is measured in slices: every latency is kept until its end."""
 
@@ -198,9 +199,7 @@ class Bench:
         for _ in range(self._effort.turns):
             for name, system in systems.items():
                 with told(f"{row.title}: {name}"):
-                    found[name].append(
-                        measure(system, row, warm_s=self._effort.warm_s, measure_s=self._effort.measure_s)
-                    )
+                    found[name].append(self._measured(name, system, row))
 
         def medians_of(figure: Callable[[Measured], float]) -> dict[str, float]:
             return {name: median(figure(one) for one in runs) for name, runs in found.items()}
@@ -216,6 +215,17 @@ class Bench:
             "others_cores": medians_of(lambda one: one.others),
             "samples": {name: [round(one.rate) for one in runs] for name, runs in found.items()},
         }
+
+    def _measured(self, name: str, system: Peer, row: Row) -> Measured:
+        """One turn; whoever ends a connection in its midst has another one, for the sake of all rows before it."""
+        for tries_left in range(TRIES - 1, -1, -1):
+            try:
+                return measure(system, row, warm_s=self._effort.warm_s, measure_s=self._effort.measure_s)
+            except (OSError, RuntimeError) as failure:
+                if not tries_left:
+                    raise
+                print(f"{row.title}: {name}: {failure}; once more", file=sys.stderr)
+        raise AssertionError
 
     # -- watches, starts, idleness ---------------------------------------------------------------------------
 
