@@ -9,6 +9,7 @@ import pytest
 
 from synod.base import SECOND
 from synod.sim import Plan, World
+from synod.sim._clients import Client
 from synod.sim._machine import Machine  # a test of the simulator may open its machines
 
 pytestmark = pytest.mark.slow
@@ -94,12 +95,19 @@ class Churn:
         self.way(world, leader)
         self.changes += 1
 
+    def holders(self) -> list[Client]:
+        """The clients that hold a lock, or wait for it; at least one, however long that takes."""
+        clients = self.world.clients.values()
+        patience = self.world.now + 60 * SECOND
+        while not (holders := [client for client in clients if client._contender and client.conn]):
+            assert self.world.now < patience, "nobody wants a lock"
+            self.world.run(self.world.now + SECOND // 100)
+        return holders
+
     def holder_dies(self) -> bytes:
         """A client that holds a lock is not heard for long; returns the path of its contender."""
         world = self.world
-        while not (holders := [c for c in world.clients.values() if c._contender and c.conn]):
-            world.run(world.now + SECOND // 100)
-        holder = holders[0]
+        holder = self.holders()[0]
         path = holder._contender.encode()
         holder.paused_until = world.now + 100 * SECOND
         world.hang_up(holder)
@@ -188,3 +196,32 @@ def test_a_long_reign_before_costs_half_a_timeout_once() -> None:
     churn.world.quiet = True
     churn.world.run(churn.world.now + 5 * SECOND)
     churn.freed_after(path, 12 * SECOND + GRACE + SECOND)
+
+
+@pytest.mark.parametrize("way", [kill, cut])
+def test_a_holder_that_dies_with_the_leader_of_an_idle_cell_is_freed_in_time(way: Way) -> None:
+    """Nothing was logged for long, so that the next leader cannot tell a quiet reign from an outage."""
+    churn = Churn(12_000, 3 * ELECTION, way)
+    world = churn.world
+    churn.holders()
+    world.quiet = True
+    world.run(world.now + 14 * SECOND)
+    leader = churn.leader()
+    assert leader is not None
+    assert leader.replica is not None
+    slot = leader.replica.tree.slot
+    world.run(world.now + 3 * SECOND)
+    assert leader.replica.tree.slot == slot, "an idle cell logs nothing"
+    path = churn.holder_dies()
+    died = world.now
+    way(world, leader)
+    while (heir := churn.leader()) is None:
+        assert world.now < died + 20 * SECOND, "nobody leads"
+        world.run(world.now + SECOND // 50)
+    assert heir.replica is not None
+    assert heir.replica._clock.interrupted
+    world.network.heal()  # the path is to be gone at every replica
+    while churn.is_there(path):
+        assert world.now < died + 12 * SECOND + GRACE
+        world.run(world.now + SECOND // 50)
+    assert world.counts.get("session lost", 0) == 0

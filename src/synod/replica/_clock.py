@@ -7,7 +7,9 @@ leaders change, however often.
 
 It never runs ahead of the time that has truly passed, but for the drift of clocks, and it stands still while nobody
 could have been heard: while a leader is paused, and when the cell had no leader for long. Then clients have no part
-in their silence.
+in their silence. The log of an idle cell stands still as well, so that a quiet reign and an outage look alike to who
+leads next; it takes both for an outage. That keeps no dead holder: in a quiet reign nobody was marked silent, so that
+everybody's timeout begins anew in any case, and that is longer than what is held back.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ class CellClock:
 
     Args:
         cell_ms: the cell time of the state that it starts with.
-        outage: longest time since the last batch that counts: the interval of batches, and one election.
+        outage: longest time since the last batch that counts: the interval of batches while somebody is silent, and
+            one election.
 
     Invariant: a reading is at most a reading of an earlier moment plus the time between them, at whichever replicas.
     """
@@ -43,7 +46,7 @@ class CellClock:
         self._reading: Micros = self._applied
         self._seen = now
         self.interrupted = True
-        """Whether nobody led for long before this replica did, as far as it can tell."""
+        """Whether nobody led for long before this replica did, or, as it cannot tell, nothing was logged for long."""
         self.stood = False
         """Whether the clock stood still since somebody last looked here, and put it back to False."""
 
