@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from synod.base import Ballot, Configuration, Entry, Member
-from synod.replica import DiskWrite, SnapshotWrite
+from synod.replica import DiskWrite, SnapshotWrite, TransferWrite
 from synod.server._disk import DiskThread
 from synod.storage import Identity, MemoryFileSystem, Store, StoreOptions, format_directory
 
@@ -16,6 +16,7 @@ class Events:
         self.saved: list[int] = []
         self.rooms: list[bool] = []
         self.failures: list[str] = []
+        self.refused: list[bool] = []
 
     def persisted(self, write_id: int, seconds: float, writes: int) -> None:
         self.persisted_ids.append(write_id)
@@ -26,18 +27,53 @@ class Events:
     def room(self, has_room: bool, reason: str) -> None:
         self.rooms.append(has_room)
 
+    def transfer_written(self, slot: int, upto: int) -> None:
+        pass
+
+    def snapshot_refused(self, no_room: bool, reason: str) -> None:
+        self.refused.append(no_room)
+
     def failed(self, reason: str) -> None:
         self.failures.append(reason)
 
 
-def test_a_full_disk_in_the_middle_of_a_snapshot_costs_the_snapshot_only() -> None:
-    """The chunks that still come after the room ran out are dropped, the log goes on, and the next snapshot counts."""
-    fs = MemoryFileSystem()
+class SlowToFree(MemoryFileSystem):
+    """One whose deleted files keep their room, unless it is asked for at once."""
+
+    kept = 0
+
+    def unlink(self, path: str, *, at_once: bool = False) -> None:
+        self.kept += 0 if at_once else self.size(path)
+        super().unlink(path, at_once=at_once)
+
+    def used_bytes(self) -> int:
+        return super().used_bytes() + self.kept
+
+
+def opened(fs: MemoryFileSystem) -> Store:
+    """A store that has its next segment."""
     format_directory(fs, "/data", Identity(1, 1, Configuration(CELL, (Member(1, "127.0.0.1:7100"),))))
     store = Store.open(fs, "/data", cell_id=CELL, replica_id=1, options=StoreOptions(segment_bytes=1 << 16))
     store.append(promised=Ballot(1, 1), chosen_mark=0, entries=[])
     store.sync()
     store.prepare()
+    return store
+
+
+def peers_snapshot(slot: int, size: int) -> bytes:
+    """The file of a snapshot."""
+    store = opened(MemoryFileSystem())
+    store.snapshot_begin(slot)
+    for at in range(0, size, 1000):
+        store.snapshot_write(bytes(min(1000, size - at)))
+    store.snapshot_commit()
+    return store.snapshot_read(slot, 0, 2 * size)[0]
+
+
+def test_a_full_disk_in_the_middle_of_a_snapshot_costs_the_snapshot_only() -> None:
+    """The chunks that still come after the room ran out are dropped, the log goes on, and the next snapshot counts."""
+    fs = MemoryFileSystem()
+    store = opened(fs)
     fs.bytes_max = fs.used_bytes() + 2000
     events = Events()
     thread = DiskThread(store, events, lambda report, *arguments: report(*arguments))
@@ -52,3 +88,25 @@ def test_a_full_disk_in_the_middle_of_a_snapshot_costs_the_snapshot_only() -> No
     assert False in events.rooms
     assert events.saved == [0, 4]
     assert store.snapshot_slot == 4
+
+
+def test_a_peers_snapshot_without_room_gives_its_room_back_before_the_log_wants_it() -> None:
+    """The log's next segment finds it: the replica does not abstain for a moment. And it is told why."""
+    fs = SlowToFree()
+    store = opened(fs)
+    file = peers_snapshot(9, 90_000)
+    events = Events()
+    thread = DiskThread(store, events, lambda report, *arguments: report(*arguments))
+    fs.bytes_max = fs.used_bytes() + (1 << 16) + 4096
+    # The second write begins the next segment, so that the log makes another, which has room without the snapshot.
+    parts = [TransferWrite(9, at, file[at : at + 30_000]) for at in (0, 30_000, 60_000)]
+    for part in parts:
+        thread.submit(part)
+    for slot in (4, 5):
+        thread.submit(DiskWrite(slot, Ballot(2, 1), 3, (Entry(slot, Ballot(2, 1), b"x" * 40_000),), b""))
+    thread.start()
+    thread.stop()
+    assert events.failures == []
+    assert events.refused == [True]
+    assert events.persisted_ids == [5]
+    assert events.rooms == []

@@ -6,8 +6,9 @@ import dataclasses
 
 import pytest
 
-from synod.base import MILLISECOND, SECOND
+from synod.base import MILLISECOND, SECOND, NoSpace, StorageError
 from synod.replica import SnapshotAsk, SnapshotChunk, decode_message
+from synod.replica._transfer import ROOM_PAUSE
 from synod.sim import Plan, World
 from synod.sim._machine import DIRECTORY, Machine  # a test of the simulator may open its machines
 from synod.sim._network import Network
@@ -56,6 +57,11 @@ def run_until_some_has_come(world: World, machine: Machine) -> int:
             return download.received
         world.run(world.now + MILLISECOND // 10)
     raise AssertionError("no transfer was seen")
+
+
+def leader(world: World) -> int:
+    """Who leads."""
+    return next(m.id for m in world.machines.values() if m.replica and m.replica.paxos.role == "leader")
 
 
 def test_a_broken_transfer_goes_on_where_it_was(told) -> None:
@@ -122,5 +128,39 @@ def test_a_snapshot_of_ones_own_is_given_up_for_one_from_a_peer() -> None:
     assert replica.snapshot_slot > taken_over, "it takes snapshots again"
     kept = [n for n in machine.fs.list_dir(DIRECTORY) if n.endswith(".snap")]
     assert len(kept) <= 2
+    world.demand_progress()
+    world.judge()
+
+
+def test_a_snapshot_without_room_is_fetched_again_after_a_pause_and_from_whom_it_was(told) -> None:
+    """At once it would fill the disk again and again; and it is not the peer's fault."""
+    world, machine = far_behind()
+    machine.start()
+    run_until_some_has_come(world, machine)
+    replica = machine.replica
+    source = replica._download.peer
+    partial = f"{DIRECTORY}/snapshot-transfer.tmp"
+    healthy = machine.fs.fail
+
+    def full(operation: str, path: str) -> StorageError | None:
+        """Room for the log's next segment, and not for as much as a snapshot."""
+        return NoSpace(f"{path}: full") if (operation, path) == ("write", partial) else healthy(operation, path)
+
+    machine.fs.fail = full
+    for _ in range(1000):
+        world.run(world.now + MILLISECOND)
+        if replica._download is None:
+            break
+    assert replica._download is None
+    assert not machine.fs.exists(partial), "its room is given back"
+    del told[:]
+    world.run(world.now + ROOM_PAUSE - SECOND)
+    assert machine.replica is replica, "it lives"
+    assert [what for a, _, what in told if isinstance(what, SnapshotAsk) and a == machine.id] == []
+    assert replica._bad_sources == {}
+    machine.fs.fail = healthy
+    world.run(world.now + 4 * SECOND)
+    assert {b for a, b, what in told if isinstance(what, SnapshotAsk) and a == machine.id} <= {source, leader(world)}
+    assert replica.snapshot_slot > 0, "it catches up when there is room"
     world.demand_progress()
     world.judge()

@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -35,6 +36,7 @@ from storage_world import (
 
 from synod.base import Ballot, Corruption, DataDirError, NoSpace, StorageError
 from synod.storage import Identity, MemoryFileSystem, RealFileSystem, Store, format_directory
+from synod.storage._files import UNLINK_BYTES
 from synod.storage._log import PREPARE_STEP_BYTES, PREPARED_NAME
 
 OTHER_CELL = "f" * 32
@@ -292,6 +294,40 @@ def test_an_error_of_the_system_names_the_file(tmp_path: Path, monkeypatch: pyte
         use(RealFileSystem(), str(path))
     assert str(tmp_path) in str(caught.value)
     assert not isinstance(caught.value, NoSpace)
+
+
+def test_a_file_that_cannot_be_deleted_is_not_left_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each further attempt would cost a descriptor more."""
+    path = tmp_path / "file"
+    path.write_bytes(b"0123456789")
+    opened: list[int] = []
+    real = os.open
+    monkeypatch.setattr(os, "open", lambda *arguments: (opened.append(real(*arguments)), opened[-1])[1])
+
+    def fail(_path: str) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "unlink", fail)
+    with pytest.raises(StorageError, match="deleting"):
+        RealFileSystem().unlink(str(path))
+    monkeypatch.undo()
+    assert len(opened) == 1
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(opened[0])
+
+
+def test_a_large_file_gives_its_room_back_at_once_where_that_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else somebody beside the caller does it, who may be late for what wants the room."""
+    beside: list[str] = []
+    monkeypatch.setattr(threading.Thread, "start", lambda t: (beside.append(t.name), t.run()))
+    for at_once in (True, False):
+        path = tmp_path / "file"
+        path.write_bytes(bytes(UNLINK_BYTES + 1))
+        RealFileSystem().unlink(str(path), at_once=at_once)
+        assert not path.exists()
+        assert beside == ([] if at_once else ["synod-unlink"])
 
 
 def test_a_full_disk_while_a_segment_is_made_leaves_no_half_of_one(

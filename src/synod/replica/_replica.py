@@ -71,7 +71,7 @@ from ._messages import (
 from ._options import ReplicaOptions
 from ._outbox import Outbox
 from ._ready import DiskWrite, LogRead, Note, Ready, SnapshotInstall, SnapshotRead, SnapshotWrite, TransferWrite
-from ._transfer import Download
+from ._transfer import ROOM_PAUSE, Download
 
 FORWARD_BYTES_MAX: Final = 1 << 20
 """Groups in one Forward; a batch is as long."""
@@ -289,6 +289,7 @@ class Replica:
         self._dissolving: Iterator[None] | None = None
         self._source: ReplicaId | None = None
         self._bad_sources: dict[ReplicaId, None] = {}
+        self._download_not_before: Micros = now
         self._request_id = 0
         self._snapshot_asks: dict[int, tuple[ReplicaId, SnapshotAsk]] = {}
         self._digest_reported: Slot = tree.digest_slot
@@ -576,15 +577,18 @@ class Replica:
         self._installed_upto = slot
         self.paxos.installed(slot, Configuration.decode(self.tree.configuration), now)
 
-    def snapshot_refused(self, now: Micros) -> None:
+    def snapshot_refused(self, no_room: bool, now: Micros) -> None:
         """A peer's snapshot could not be installed: fetch it again, from another peer if there is one.
 
-        It may be damaged on that peer's disk, and stay so.
+        It may be damaged on that peer's disk, and stay so. Where there was no room for it, its peer is as good as
+        any, but to fetch it again at once would fill the disk again: the log lives there too.
         """
         self._now = now
         self._download = None
         self._installing = None
-        if self._source is not None:
+        if no_room:
+            self._download_not_before = now + ROOM_PAUSE
+        elif self._source is not None:
             self._bad_sources[self._source] = None
 
     # -- inputs: time ------------------------------------------------------------------------------------
@@ -1203,6 +1207,8 @@ class Replica:
             and self._download.is_hopeless(now)
         ):
             self._download = None
+        if now < self._download_not_before or not self._has_room:
+            return
         if self._installing is None and self._download is None:
             if peer in self._bad_sources:
                 others = [other for other in self._connected if other not in self._bad_sources]

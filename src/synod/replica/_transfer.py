@@ -24,6 +24,9 @@ BULK_WITHIN: Final = 200 * MILLISECOND
 HOPELESS_AFTER: Final = 10 * SECOND
 """A peer that is away for so long while another could help is not waited for: what has come is given up."""
 
+ROOM_PAUSE: Final = 10 * SECOND
+"""So long after a snapshot found no room on the disk none is fetched: each try fills the disk to its brim."""
+
 SNAPSHOT_BYTES_MAX: Final = 8 << 30
 """A peer that announces more than this is not believed."""
 

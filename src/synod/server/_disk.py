@@ -50,8 +50,8 @@ class DiskEvents(Protocol):
         """A peer's snapshot is durable here; its chunks are read as they are taken."""
         ...
 
-    def snapshot_refused(self, reason: str) -> None:
-        """A peer's snapshot is damaged."""
+    def snapshot_refused(self, no_room: bool, reason: str) -> None:
+        """A peer's snapshot is damaged, or there is no room for it; what had come is deleted."""
         ...
 
     def room(self, has_room: bool, reason: str) -> None:
@@ -186,7 +186,7 @@ class DiskThread:
                     self._transfer(job)
                 except (Corruption, NoSpace) as failure:
                     store.transfer_abort()
-                    self._call(events.snapshot_refused, str(failure))
+                    self._call(events.snapshot_refused, isinstance(failure, NoSpace), str(failure))
 
     def _transfer(self, job: TransferWrite | SnapshotInstall) -> None:
         store, events = self._store, self._events

@@ -546,10 +546,11 @@ class Machine:
                 return
             store.transfer_install(job.slot, promised=job.promised)
         except (Corruption, NoSpace) as failure:
-            if isinstance(failure, Corruption):
+            no_room = isinstance(failure, NoSpace)
+            if not no_room:
                 self.world.count("snapshot refused")
             store.transfer_abort()
-            replica.snapshot_refused(now)
+            replica.snapshot_refused(no_room, now)
             return
         self.world.count("snapshot installed")
         replica.snapshot_installed(job.slot, list(store.snapshot_chunks()), now)

@@ -67,7 +67,9 @@ class FileSystem(Protocol):
 
     def rename(self, old: str, new: str) -> None: ...
 
-    def unlink(self, path: str) -> None: ...
+    def unlink(self, path: str, *, at_once: bool = False) -> None:
+        """Delete a file. `at_once`: its room is there when this returns, which takes longer for a large one."""
+        ...
 
     def sync_dir(self, path: str) -> None: ...
 
@@ -244,19 +246,22 @@ class RealFileSystem:
         except OSError as failure:
             raise _translate(failure, f"renaming {old}") from failure
 
-    def unlink(self, path: str) -> None:
+    def unlink(self, path: str, *, at_once: bool = False) -> None:
         """See `FileSystem`.
 
         The name goes at once; the blocks of a large file are given back beside the caller, who has a log to write:
         for two hundred megabytes that takes some ten milliseconds and more.
         """
+        fd = -1
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             os.unlink(path)  # noqa: PTH108 -- strings throughout
             large = os.fstat(fd).st_size > UNLINK_BYTES
         except OSError as failure:
+            if fd >= 0:
+                os.close(fd)
             raise _translate(failure, f"deleting {path}") from failure
-        if large:
+        if large and not at_once:
             threading.Thread(target=os.close, args=(fd,), name="synod-unlink").start()
         else:
             os.close(fd)

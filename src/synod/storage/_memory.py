@@ -156,7 +156,7 @@ class MemoryFileSystem:
         self._renames.append(("rename", old, new, inode))
         self.count()
 
-    def unlink(self, path: str) -> None:
+    def unlink(self, path: str, *, at_once: bool = False) -> None:  # noqa: ARG002 -- here it is always at once
         """See `FileSystem`."""
         self._renames.append(("unlink", path, "", self._names.pop(path)))
         self.count()

@@ -83,11 +83,11 @@ class SnapshotWriter:
         self._fs.rename(join(self._directory, TEMPORARY), join(self._directory, NAME.format(self.slot)))
         self._fs.sync_dir(self._directory)
 
-    def abort(self) -> None:
-        """Forget it."""
+    def abort(self, *, at_once: bool = False) -> None:
+        """Forget it; `at_once` where its room is needed."""
         self._file.close()
         if self._fs.exists(join(self._directory, TEMPORARY)):
-            self._fs.unlink(join(self._directory, TEMPORARY))
+            self._fs.unlink(join(self._directory, TEMPORARY), at_once=at_once)
 
 
 class SnapshotCheck:
@@ -285,11 +285,11 @@ class SnapshotTransfer:
         self._fs.rename(join(self._directory, PARTIAL), join(self._directory, NAME.format(self.slot)))
         self._fs.sync_dir(self._directory)
 
-    def abort(self) -> None:
-        """Forget it."""
+    def abort(self, *, at_once: bool = False) -> None:
+        """Forget it; `at_once` where its room is needed."""
         self._file.close()
         if self._fs.exists(join(self._directory, PARTIAL)):
-            self._fs.unlink(join(self._directory, PARTIAL))
+            self._fs.unlink(join(self._directory, PARTIAL), at_once=at_once)
 
 
 def _demand_ours(found: bytes, cell_id: bytes, path: str) -> None:
@@ -368,10 +368,10 @@ class Snapshots:
             self._open[1].close()
             self._open = None
 
-    def abort(self) -> None:
-        """Forget the one that was begun."""
+    def abort(self, *, at_once: bool = False) -> None:
+        """Forget the one that was begun; `at_once` where its room is needed."""
         if self._writer is not None:
-            self._writer.abort()
+            self._writer.abort(at_once=at_once)
             self._writer = None
 
     def transfer(self, slot: Slot, offset: int, data: bytes) -> None:
@@ -389,8 +389,8 @@ class Snapshots:
             raise Corruption(f"what came of a peer's snapshot of slot {slot} does not continue what is here")
         try:
             transfer.write(data)
-        except (Corruption, NoSpace):
-            self.abort_transfer()
+        except (Corruption, NoSpace) as failure:
+            self.abort_transfer(at_once=isinstance(failure, NoSpace))
             raise
 
     def transferred(self, slot: Slot) -> SnapshotTransfer:
@@ -413,10 +413,10 @@ class Snapshots:
         transfer.commit()
         self._replaced(slot)
 
-    def abort_transfer(self) -> None:
-        """Forget what has come of a peer's snapshot."""
+    def abort_transfer(self, *, at_once: bool = False) -> None:
+        """Forget what has come of a peer's snapshot; `at_once` where its room is needed."""
         if self._transfer is not None:
-            self._transfer.abort()
+            self._transfer.abort(at_once=at_once)
             self._transfer = None
 
     def read(self, slot: Slot, offset: int, bytes_max: int) -> tuple[bytes, int]:

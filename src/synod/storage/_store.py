@@ -303,8 +303,8 @@ class Store:
         self._log.trim(self._snapshots.prune())
 
     def snapshot_abort(self) -> None:
-        """Forget the one that was begun."""
-        self._snapshots.abort()
+        """Forget the one that was begun; its room is there at once."""
+        self._snapshots.abort(at_once=True)
 
     def snapshot_read(self, slot: Slot, offset: int, bytes_max: int) -> tuple[bytes, int]:
         """Raw bytes of a snapshot's file and its length, for a peer; nothing when it is gone."""
@@ -338,8 +338,8 @@ class Store:
         self._log.trim(slot)
 
     def transfer_abort(self) -> None:
-        """Forget what has come of a peer's snapshot."""
-        self._snapshots.abort_transfer()
+        """Forget what has come of a peer's snapshot; its room is there at once."""
+        self._snapshots.abort_transfer(at_once=True)
 
     def close(self) -> None:
         """Let go of everything; nothing is written."""
