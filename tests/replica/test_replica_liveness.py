@@ -184,6 +184,29 @@ def test_many_silences_are_logged_a_thousand_at_a_time():
     assert sum(counts) == 2_500
 
 
+def test_an_expiry_does_not_wait_for_the_silences_of_others():
+    """With more sessions than looks have room for, a dead holder would be freed so much later."""
+    sessions = {id_: FakeSession() for id_ in range(20_000)} | {20_000: FakeSession(silent_since_ms=0)}
+    begin = 100 * SECOND
+    deadlines = reigning(sessions, begin)
+    expired, silent = run(deadlines, sessions, begin, begin + 3 * SECOND)
+    assert [session for session, _ in expired] == [20_000]
+    assert expired[0][1] <= begin + SOON + 250 * MILLISECOND
+    assert len(silent) == len({session for session, _ in silent}) == 20_000
+
+
+def test_who_is_touched_before_its_silence_is_logged_is_answered_at_once():
+    """No record of it is on its way, and none is needed any more."""
+    sessions = {id_: FakeSession() for id_ in range(3_000)}
+    deadlines = reigning(sessions)
+    _, silent = run(deadlines, sessions, 0, SOON + 3 * STEP)
+    assert len(silent) < 3_000
+    assert deadlines.touch(2_999, 2, sessions, SOON + 3 * STEP)
+    _, silent = run(deadlines, sessions, SOON + 3 * STEP, 2 * SOON)
+    assert 2_998 in dict(silent)
+    assert 2_999 not in dict(silent)
+
+
 def test_cell_time_goes_on_from_leader_to_leader():
     """The end of a reign and the election count as silence, or a dead holder would live on as leaders change."""
     clock = CellClock(0, OUTAGE, 0)

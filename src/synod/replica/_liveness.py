@@ -17,6 +17,7 @@ All times here are cell time (`_clock`), in microseconds: it goes on from leader
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Final, Protocol
 
 from synod.base import MILLISECOND, Ballot, Micros, ReplicaId
@@ -45,11 +46,6 @@ class Verdict:
         self.expire: list[int] = []
         self.silent: list[tuple[int, Micros]] = []
 
-    @property
-    def full(self) -> bool:
-        """Whether the rest is to wait for the next look."""
-        return len(self.expire) + len(self.silent) >= RECORDS_PER_LOOK_MAX
-
 
 class Deadlines:
     """The leader's clock for every session; a leader that begins makes a new one.
@@ -63,6 +59,7 @@ class Deadlines:
         began: when this reign began.
 
     Invariant: every session of the state is in exactly one bucket, unless its expiry is proposed.
+    Invariant: whose silence waits to be logged is in the state, was not touched since, and is not about to expire.
     """
 
     __slots__ = (
@@ -74,6 +71,7 @@ class Deadlines:
         "_outage",
         "_silencing",
         "_soon",
+        "_unsaid",
         "_via",
         "_waking",
         "awaking",
@@ -94,6 +92,8 @@ class Deadlines:
         # Between proposing that a session is silent and applying it, a touch may not be acknowledged either:
         # the record would outlive it, and a next leader would believe the record.
         self._silencing: dict[int, Micros] = {}
+        # Whose silence is to be logged when it is their turn: an expiry waits for none of them.
+        self._unsaid: dict[int, None] = {}
         # One record is enough: origins touch again until they are answered, and that may be long without a quorum.
         self._waking: dict[int, None] = {}
         self.awaking: dict[int, None] = {}
@@ -117,6 +117,7 @@ class Deadlines:
         self._via.pop(session, None)
         self._expiring.pop(session, None)
         self._silencing.pop(session, None)
+        self._unsaid.pop(session, None)
         self._waking.pop(session, None)
         self.awaking.pop(session, None)
         self.quiet.pop(session, None)
@@ -126,6 +127,7 @@ class Deadlines:
         if session in self._heard:
             self._heard[session] = now
             self.awaking.pop(session, None)
+            self._unsaid.pop(session, None)
             self.quiet.pop(session, None)
 
     def touch(self, session: int, via: ReplicaId, sessions: Mapping[int, SessionView], now: Micros) -> bool:
@@ -142,6 +144,7 @@ class Deadlines:
         self._heard[session] = now
         self._via[session] = via
         self.quiet.pop(session, None)
+        self._unsaid.pop(session, None)
         if session in self._silencing:
             return False
         if sessions[session].silent_since_ms is not None:
@@ -184,17 +187,21 @@ class Deadlines:
                 self._heard[session] = min(now, self._heard[session] + gap)
 
     def look(self, sessions: Mapping[int, SessionView], now: Micros) -> Verdict:
-        """What has come due."""
+        """What has come due; as many silences as the expiries leave room for."""
         verdict = Verdict()
         last = now // BUCKET
         while self._next_bucket <= last:
             due = self._buckets.pop(self._next_bucket, [])
             for at, session in enumerate(due):
-                if verdict.full:
+                if len(verdict.expire) >= RECORDS_PER_LOOK_MAX:
                     self._buckets[self._next_bucket] = due[at:]
                     return verdict
                 self._judge(session, sessions, now, verdict)
             self._next_bucket += 1
+        for session in tuple(islice(self._unsaid, RECORDS_PER_LOOK_MAX - len(verdict.expire))):
+            del self._unsaid[session]
+            self._silencing[session] = self._heard[session]
+            verdict.silent.append((session, self._heard[session]))
         return verdict
 
     def _judge(self, id_: int, sessions: Mapping[int, SessionView], now: Micros, verdict: Verdict) -> None:
@@ -207,6 +214,7 @@ class Deadlines:
         due = max(heard + timeout, self._began + self._hearing(timeout))
         if now >= due:
             self._expiring[id_] = None
+            self._unsaid.pop(id_, None)
             verdict.expire.append(id_)
             return
         is_young = now - self._began < timeout // 2
@@ -216,8 +224,7 @@ class Deadlines:
             return
         self.quiet[id_] = None
         if session.silent_since_ms is None and id_ not in self._silencing:
-            self._silencing[id_] = heard
-            verdict.silent.append((id_, heard))
+            self._unsaid[id_] = None
         # Whoever is touched meanwhile and falls silent again is noticed as soon.
         self._put(id_, min(due, now + patience) if is_young else due)
 
