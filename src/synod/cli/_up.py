@@ -261,7 +261,7 @@ class Up:
         while time.monotonic() < until and not self._told:
             for i in self._ids.copy():
                 code = self._processes[i].poll()
-                if code == REFUSED:
+                if self._was_removed(i):
                     self._has_left(i)
                 elif code is not None:
                     complain(f"replica {i} did not start: {self._last_words(i)}")
@@ -313,7 +313,7 @@ class Up:
                 process = self._processes[i]
                 if process.poll() is None:
                     continue
-                if process.returncode == REFUSED:
+                if self._was_removed(i):
                     self._has_left(i)
                 elif process.pid not in reported:
                     reported.add(process.pid)
@@ -354,6 +354,10 @@ class Up:
             self._ids = sorted({*self._ids, i})
             self._start(i)
             sys.stderr.write(f"{_line(self._row(i))}  joins\n")
+
+    def _was_removed(self, i: int) -> bool:
+        """By what it said as well: an interpreter that does not come as far as to serve ends with the same code."""
+        return self._processes[i].poll() == REFUSED and self._last_words(i).startswith("this replica stops: ")
 
     def _has_left(self, i: int) -> None:
         complain(f"replica {i} has left the cell: {self._last_words(i)} ({self._directory(i)})")
