@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from synod.base import Ballot, Configuration, Entry, Member
-from synod.replica import DiskWrite, SnapshotWrite, TransferWrite
+from synod.replica import DiskWrite, SnapshotInstall, SnapshotWrite, TransferWrite
 from synod.server._disk import DiskThread
 from synod.storage import Identity, MemoryFileSystem, Store, StoreOptions, format_directory
 
@@ -16,7 +16,7 @@ class Events:
         self.saved: list[int] = []
         self.rooms: list[bool] = []
         self.failures: list[str] = []
-        self.refused: list[bool] = []
+        self.refused: list[tuple[int, int, bool]] = []
 
     def persisted(self, write_id: int, seconds: float, writes: int) -> None:
         self.persisted_ids.append(write_id)
@@ -30,8 +30,8 @@ class Events:
     def transfer_written(self, slot: int, upto: int) -> None:
         pass
 
-    def snapshot_refused(self, no_room: bool, reason: str) -> None:
-        self.refused.append(no_room)
+    def snapshot_refused(self, slot: int, upto: int, no_room: bool, reason: str) -> None:
+        self.refused.append((slot, upto, no_room))
 
     def failed(self, reason: str) -> None:
         self.failures.append(reason)
@@ -107,6 +107,21 @@ def test_a_peers_snapshot_without_room_gives_its_room_back_before_the_log_wants_
     thread.start()
     thread.stop()
     assert events.failures == []
-    assert events.refused == [True]
+    assert events.refused == [(9, 90_000, True)]
     assert events.persisted_ids == [5]
     assert events.rooms == []
+
+
+def test_a_snapshot_that_is_damaged_is_refused_by_its_name() -> None:
+    """Which one, and how much of it: another transfer may be under way by then."""
+    store = opened(MemoryFileSystem())
+    file = peers_snapshot(9, 5_000)
+    events = Events()
+    thread = DiskThread(store, events, lambda report, *arguments: report(*arguments))
+    thread.submit(TransferWrite(9, 0, file[:3000]))
+    thread.submit(TransferWrite(9, 3000, bytes(100) + file[3100:]))
+    thread.submit(SnapshotInstall(9, Ballot(2, 1)))
+    thread.start()
+    thread.stop()
+    assert events.failures == []
+    assert events.refused == [(9, len(file), False), (9, 0, False)]

@@ -164,3 +164,26 @@ def test_a_snapshot_without_room_is_fetched_again_after_a_pause_and_from_whom_it
     assert replica.snapshot_slot > 0, "it catches up when there is room"
     world.demand_progress()
     world.judge()
+
+
+def test_a_late_refusal_of_a_transfer_that_was_given_up_is_not_one_of_the_present_one() -> None:
+    """A slow disk may tell of it so late: another peer's snapshot is on its way, and goes on."""
+    world, machine = far_behind()
+    machine.start()
+    run_until_some_has_come(world, machine)
+    replica = machine.replica
+    download = replica._download
+    for slot, upto in ((download.slot - 1, download.received), (download.slot, download.received + 1), (0, 0)):
+        for no_room in (False, True):
+            replica.snapshot_refused(slot, upto, no_room, machine.now())
+            assert replica._download is download
+    assert replica._bad_sources == {}
+    for _ in range(100):
+        world.run(world.now + 100 * MILLISECOND)
+        if replica.snapshot_slot >= download.slot:
+            break
+    assert replica.snapshot_slot == download.slot
+    replica.snapshot_refused(download.slot, 0, False, machine.now())
+    assert replica._bad_sources == {}, "it has long been installed"
+    world.demand_progress()
+    world.judge()

@@ -577,13 +577,19 @@ class Replica:
         self._installed_upto = slot
         self.paxos.installed(slot, Configuration.decode(self.tree.configuration), now)
 
-    def snapshot_refused(self, no_room: bool, now: Micros) -> None:
+    def snapshot_refused(self, slot: Slot, upto: int, no_room: bool, now: Micros) -> None:
         """A peer's snapshot could not be installed: fetch it again, from another peer if there is one.
 
         It may be damaged on that peer's disk, and stay so. Where there was no room for it, its peer is as good as
         any, but to fetch it again at once would fill the disk again: the log lives there too.
+
+        `upto` bytes of it would have been on the disk; 0 of one that was to be installed. A disk that is slow may say
+        so of a transfer that was given up meanwhile: that says nothing of the present one.
         """
         self._now = now
+        download = self._download
+        if self._installing != slot and (download is None or download.slot != slot or upto > download.received):
+            return
         self._download = None
         self._installing = None
         if no_room:

@@ -50,8 +50,11 @@ class DiskEvents(Protocol):
         """A peer's snapshot is durable here; its chunks are read as they are taken."""
         ...
 
-    def snapshot_refused(self, no_room: bool, reason: str) -> None:
-        """A peer's snapshot is damaged, or there is no room for it; what had come is deleted."""
+    def snapshot_refused(self, slot: Slot, upto: int, no_room: bool, reason: str) -> None:
+        """A peer's snapshot is damaged, or there is no room for it; what had come is deleted.
+
+        `upto`: the bytes that would have been here; 0 of one that was to be installed.
+        """
         ...
 
     def room(self, has_room: bool, reason: str) -> None:
@@ -186,7 +189,9 @@ class DiskThread:
                     self._transfer(job)
                 except (Corruption, NoSpace) as failure:
                     store.transfer_abort()
-                    self._call(events.snapshot_refused, isinstance(failure, NoSpace), str(failure))
+                    upto = job.offset + len(job.data) if isinstance(job, TransferWrite) else 0
+                    no_room = isinstance(failure, NoSpace)
+                    self._call(events.snapshot_refused, job.slot, upto, no_room, str(failure))
 
     def _transfer(self, job: TransferWrite | SnapshotInstall) -> None:
         store, events = self._store, self._events

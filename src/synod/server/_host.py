@@ -531,11 +531,11 @@ class Host:
             self.replica.snapshot_installed(slot, told, monotonic())
             self.poke()
 
-    def snapshot_refused(self, no_room: bool, reason: str) -> None:
+    def snapshot_refused(self, slot: Slot, upto: int, no_room: bool, reason: str) -> None:
         """See `DiskEvents`."""
         logger.warning("a peer's snapshot is refused: %s", reason)
         if not self._stopped:
-            self.replica.snapshot_refused(no_room, monotonic())
+            self.replica.snapshot_refused(slot, upto, no_room, monotonic())
             self.poke()
 
     def room(self, has_room: bool, reason: str) -> None:

@@ -550,7 +550,8 @@ class Machine:
             if not no_room:
                 self.world.count("snapshot refused")
             store.transfer_abort()
-            replica.snapshot_refused(no_room, now)
+            upto = job.offset + len(job.data) if isinstance(job, TransferWrite) else 0
+            replica.snapshot_refused(job.slot, upto, no_room, now)
             return
         self.world.count("snapshot installed")
         replica.snapshot_installed(job.slot, list(store.snapshot_chunks()), now)
