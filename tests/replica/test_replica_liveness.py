@@ -207,6 +207,17 @@ def test_who_is_touched_before_its_silence_is_logged_is_answered_at_once():
     assert 2_999 not in dict(silent)
 
 
+def test_no_silence_is_logged_while_nothing_can_be_chosen():
+    """Its end could not be logged either: a client that is heard again would get no answer, however long that takes."""
+    sessions = {7: FakeSession()}
+    deadlines = reigning(sessions)
+    assert deadlines.look(sessions, 2 * SECOND, read_only=True).silent == []
+    assert deadlines.proposed() == ()
+    assert deadlines.touch(7, 2, sessions, 2 * SECOND)
+    assert deadlines.look(sessions, 5 * SECOND, read_only=True).silent == []
+    assert deadlines.look(sessions, 5 * SECOND + STEP).silent == [(7, 2 * SECOND)]
+
+
 def test_cell_time_goes_on_from_leader_to_leader():
     """The end of a reign and the election count as silence, or a dead holder would live on as leaders change."""
     clock = CellClock(0, OUTAGE, 0)

@@ -117,6 +117,32 @@ def test_a_leader_without_room_stays_when_the_others_are_no_quorum() -> None:
         assert read_only(world) == [not room] * 3
 
 
+def test_with_a_majority_full_whoever_was_not_heard_for_a_while_is_answered_again() -> None:
+    """No silence is logged meanwhile, since its end could not be."""
+    world = World(11, CALM)
+    world.begin()
+    world.run(world.now + 3 * SECOND)
+    world.quiet = True
+    world.run(world.now + 8 * SECOND)
+    for machine in world.machines.values():
+        assert machine.replica is not None
+        machine.replica.abstain(True, machine.now())
+        machine.drain()
+    world.run(world.now + 2 * SECOND)
+    timeout = CALM.session_timeout_ms * 1_000
+    for client in world.clients.values():
+        client.paused_until = world.now + timeout * 2 // 3
+    world.run(world.now + timeout * 2 // 3 + SECOND)
+    assert read_only(world) == [True] * 3
+    for machine in world.machines.values():
+        assert machine.replica is not None
+        front = machine.replica.front
+        assert not front.touched, "every touch was acknowledged"
+        assert not front.pings
+        assert machine.replica._deadlines is None or not machine.replica._deadlines.proposed()
+    assert all(client.conn for client in world.clients.values())
+
+
 def test_with_a_minority_full_writes_go_on_and_another_leads() -> None:
     """A leader without room hands over when the others are a quorum by themselves."""
     world = World(11, CALM)

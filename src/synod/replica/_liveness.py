@@ -186,8 +186,11 @@ class Deadlines:
             if origin == via:
                 self._heard[session] = min(now, self._heard[session] + gap)
 
-    def look(self, sessions: Mapping[int, SessionView], now: Micros) -> Verdict:
-        """What has come due; as many silences as the expiries leave room for."""
+    def look(self, sessions: Mapping[int, SessionView], now: Micros, *, read_only: bool = False) -> Verdict:
+        """What has come due; as many silences as the expiries leave room for.
+
+        None while nothing can be chosen: what cancels them could not be, and no touch be acknowledged until then.
+        """
         verdict = Verdict()
         last = now // BUCKET
         while self._next_bucket <= last:
@@ -198,7 +201,8 @@ class Deadlines:
                     return verdict
                 self._judge(session, sessions, now, verdict)
             self._next_bucket += 1
-        for session in tuple(islice(self._unsaid, RECORDS_PER_LOOK_MAX - len(verdict.expire))):
+        room = 0 if read_only else RECORDS_PER_LOOK_MAX - len(verdict.expire)
+        for session in tuple(islice(self._unsaid, room)):
             del self._unsaid[session]
             self._silencing[session] = self._heard[session]
             verdict.silent.append((session, self._heard[session]))

@@ -1011,7 +1011,7 @@ class Replica:
             self._clock.stood = False
             return
         sessions = self.tree.sessions
-        verdict = deadlines.look(sessions, cell_time)
+        verdict = deadlines.look(sessions, cell_time, read_only=self.paxos.read_only)
         for session in verdict.expire:
             self._batcher.add_command(encode_expire(session, sessions[session].attach_epoch, self._reign))
         for session, heard in verdict.silent:
