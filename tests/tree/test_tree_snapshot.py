@@ -19,6 +19,7 @@ from synod.tree import (
     encode_opening,
     summarize,
 )
+from synod.tree._snapshot import CHILDREN_PER_SLICE
 
 
 def whole(tree: Tree, step: int = 1 << 18) -> list[bytes]:
@@ -108,6 +109,42 @@ def test_chunks_are_bounded() -> None:
         chunks.append(chunk)
     assert max(map(len, chunks)) <= 4096 + 256
     assert Tree.restore(chunks).nodes[b"/n7"].data == b"v" * 100
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_many_children_of_one_znode_are_listed_in_slices(seed: int) -> None:
+    """A few at a time while none comes or goes, and none is forgotten when some do, also below such a znode."""
+    rng = random.Random(seed)
+    world = World()
+    session = world.connect(1)
+    many = 4 * CHILDREN_PER_SLICE
+    world.write(session, create(0, b"/a"), create(0, b"/a/m"), create(0, b"/z"))
+    for above in (b"/a", b"/a/m"):
+        for n in range(many):
+            world.write(session, create(n, b"%b/%d" % (above, n), b"v"))
+    tree = world.tree
+    state = state_of(tree)
+    tree.begin_snapshot()
+    if seed == 3:  # what changed before the walk came to it, in the same era, tells nobody of the next change
+        world.write(session, delete(1, b"/a/7"), delete(1, b"/a/m/7"))
+    chunks: list[bytes] = []
+    listed = 0
+    while (chunk := tree.snapshot_step(4096)) is not None:
+        chunks.append(chunk)
+        if tree._walk is not None:
+            listed = max(listed, len(tree._walk._paths))
+        if seed == 0 or rng.random() < 0.8:
+            world.write(session, set_data(1, b"/a/%d" % rng.randrange(many), b"w"))  # none comes or goes
+            continue
+        above = rng.choice([b"/a", b"/a/m"])
+        for n in rng.sample(range(many), 3):
+            if above + b"/%d" % n in tree.nodes:
+                world.write(session, delete(1, b"%b/%d" % (above, n)))
+        world.write(session, create(1, b"%b/new-%d" % (above, len(chunks))))
+    assert seed or listed < 2 * CHILDREN_PER_SLICE
+    restored = Tree.restore(chunks)
+    restored.check()
+    assert state_of(restored) == state
 
 
 def test_the_cuts_between_chunks_mean_nothing(busy: World) -> None:

@@ -9,6 +9,7 @@ million znodes would hold up everything. Whoever is about to change or delete an
 written yet has it written first (`pre_image`), so that the bytes say what was true at `begin`; what came after it
 bears the walk's epoch from its birth and is passed over. So nothing is missed: what was there at the beginning and
 still is hangs below znodes of which the same holds. Readers rely on no order: a parent may come after its children.
+Many children of one znode are listed in slices for as long as none comes or goes; just before one does, all the rest is.
 
 The cuts between the chunks mean nothing: a reader may join and split them as it likes.
 """
@@ -18,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Final
 
 from synod.base import Corruption
@@ -40,6 +42,9 @@ RECORD_BYTES_MAX: Final = 16 << 20
 
 LOOKS_PER_STEP: Final = 5_000
 """Znodes that one step looks at, at most: so many that came after the beginning pass in a millisecond or two."""
+
+CHILDREN_PER_SLICE: Final = 500
+"""So many children of one znode are listed at a time: a million at once hold up everything for ten milliseconds."""
 
 _FILE: Final = struct.Struct(">10sHH")
 _RECORD: Final = struct.Struct(">BI")
@@ -127,7 +132,8 @@ class SnapshotWalk:
         nodes: the table of all znodes; it changes while the walk goes on.
         sessions: those that were open at the beginning, the last first.
 
-    Invariant: `_paths` has, for every znode that is still to be written, itself or a znode above it.
+    Invariant: for every znode that is still to be written, `_paths` has it or one above it, or `_wide` has what is
+    still to come of a znode's children, with it or one above it. None of those has come or gone since it was begun.
     """
 
     __slots__ = (
@@ -139,6 +145,7 @@ class SnapshotWalk:
         "_sessions",
         "_waiting",
         "_waiting_bytes",
+        "_wide",
         "_znodes",
         "epoch",
     )
@@ -155,6 +162,7 @@ class SnapshotWalk:
     ) -> None:
         self.epoch = epoch
         self._paths = roots
+        self._wide: list[tuple[Znode, Iterator[bytes]]] = []
         self._nodes = nodes
         self._live = sessions
         self._hash = hashlib.blake2b(digest_size=16)
@@ -168,6 +176,8 @@ class SnapshotWalk:
     def pre_image(self, entity: Entity) -> None:
         """Write an entity before it changes, unless it is written."""
         if entity.snap == self.epoch:
+            if self._wide:
+                self._list_rest(entity)
             return
         entity.snap = self.epoch
         if isinstance(entity, Znode):
@@ -188,7 +198,7 @@ class SnapshotWalk:
         while self._waiting_bytes < bytes_max and looks and self._go_on():
             looks -= 1
         # The end's hash covers everything before it, so it is made only when all that is taken.
-        if self._paths or self._live or self._done or self._waiting_bytes > bytes_max:
+        if self._paths or self._wide or self._live or self._done or self._waiting_bytes > bytes_max:
             return self._take(bytes_max)
         self._done = True
         chunk = b"".join(self._waiting)
@@ -204,13 +214,37 @@ class SnapshotWalk:
             self.pre_image(self._live.pop())
             return True
         if not self._paths:
-            return False
+            return self._list_more()
         node = self._nodes.get(self._paths.pop())
         if node is not None:  # else it is deleted by now, and was written before that
-            if node.children is not None:
-                self._paths.extend(reversed(node.children))
+            children = node.children
+            if children is not None:
+                # One that is not written has not been touched since the beginning: before it is, we are told.
+                if len(children) > CHILDREN_PER_SLICE and node.snap != self.epoch:
+                    self._wide.append((node, iter(children)))
+                else:
+                    self._paths.extend(reversed(children))
             self.pre_image(node)
         return True
+
+    def _list_more(self) -> bool:
+        """List the next of a znode's many children. False when there is none."""
+        if not self._wide:
+            return False
+        listed = list(islice(self._wide[-1][1], CHILDREN_PER_SLICE))
+        if len(listed) < CHILDREN_PER_SLICE:
+            self._wide.pop()
+        listed.reverse()
+        self._paths.extend(listed)
+        return True
+
+    def _list_rest(self, entity: Entity) -> None:
+        """The children of this one are about to come or go, and nobody can go through them meanwhile."""
+        for at, (node, rest) in enumerate(self._wide):
+            if node is entity:
+                del self._wide[at]
+                self._paths.extend(rest)
+                return
 
     def _take(self, bytes_max: int) -> bytes:
         taken: list[bytes] = []
