@@ -147,8 +147,10 @@ def test_silence_is_kept_until_any_frame_or_the_leader_ends_it(world: World) -> 
     assert state.silent_since_ms == 77
     world.command(encode_awake(session, 1, B2))
     assert state.silent_since_ms == 77
+    assert ("awake", session) not in world.sink.calls
     world.command(encode_awake(session, 1, B1))
     assert state.silent_since_ms is None
+    assert ("awake", session) in world.sink.calls
     world.command(encode_silent(session, 1, B1, 78))
     world.write(session, create(1, b"/a"))
     assert state.silent_since_ms is None

@@ -247,6 +247,9 @@ class RecordingSink:
     def session_touched(self, session: int) -> None:
         self.calls.append(("touched", session))
 
+    def session_awake(self, session: int) -> None:
+        self.calls.append(("awake", session))
+
     def session_moved(self, session: int, attach_epoch: int) -> None:
         self.calls.append(("moved", session, attach_epoch))
 

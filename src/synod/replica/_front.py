@@ -87,6 +87,8 @@ class Front:
         # Pings wait for the next round of touches, then for the answer to the one that they went with.
         self.pings: dict[int, list[Connection]] = {}
         self._pings_sent: dict[int, list[Connection]] = {}
+        # Sessions whose touch the leader has refused, and their pings: not every round asks for them again.
+        self.refused: dict[int, list[Connection]] = {}
         # Rounds of reads: `reading` gathers now; everything up to `confirmed` may be served.
         self.reading = 1
         self.reads_gathered = False
@@ -390,16 +392,23 @@ class Front:
 
     def pong(self, session: int) -> None:
         """The leader has acknowledged the touch of a session: the pings that went with it may be answered."""
-        for c in self._pings_sent.pop(session, ()):
+        refused = self.refused.pop(session, None)
+        sent = self._pings_sent.pop(session, [])
+        for c in sent if refused is None else refused + sent:
             if c.state == OPEN:
                 self._reply(c, XID_PING, 0)
 
     def no_pong(self, session: int) -> None:
-        """The leader refused the touch of a session for now: it goes along with the next round."""
-        waiting = self._pings_sent.pop(session, None)
-        if waiting:
-            self.pings[session] = waiting + self.pings.get(session, [])
-        self.touched[session] = None
+        """The leader refused the touch of a session for now: it waits for `touch_again`."""
+        self.refused.setdefault(session, []).extend(self._pings_sent.pop(session, ()))
+
+    def touch_again(self, session: int | None = None) -> None:
+        """Refused touches, all or of this session, go along with the next round."""
+        for id_ in tuple(self.refused) if session is None else (session,):
+            waiting = self.refused.pop(id_)
+            if waiting:
+                self.pings[id_] = waiting + self.pings.get(id_, [])
+            self.touched[id_] = None
 
     # -- Sink: called by the state machine while it applies ----------------------------------------------
 
@@ -467,13 +476,21 @@ class Front:
 
     def session_touched(self, session: int) -> None:
         """A logged frame showed that the session's client lives."""
+        if session in self.refused:
+            self.touch_again(session)
         self.on_session_touched(session)
+
+    def session_awake(self, session: int) -> None:
+        """What the leader refused it acknowledges now."""
+        if session in self.refused:
+            self.touch_again(session)
 
     def session_moved(self, session: int, attach_epoch: int) -> None:
         """The session is attached anew: an older connection of it here is to go."""
         c = self._by_session.get(session)
         if c is not None and c.attach_epoch != attach_epoch:
             self.close(c, "the session was attached elsewhere")
+        self.session_awake(session)
         self.on_session_touched(session)
 
     def session_ended(self, session: int) -> None:
@@ -484,6 +501,7 @@ class Front:
         self.touched.pop(session, None)
         self.pings.pop(session, None)
         self._pings_sent.pop(session, None)
+        self.refused.pop(session, None)
         self.on_session_ended(session)
 
     # -- what the replica takes away ---------------------------------------------------------------------

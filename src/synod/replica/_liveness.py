@@ -248,7 +248,7 @@ class Touches:
     thousand sessions cost forty messages a second.
     """
 
-    __slots__ = ("_interval", "_round", "_sent", "_sent_at", "awaited")
+    __slots__ = ("_again_after", "_interval", "_round", "_sent", "_sent_at", "again_at", "awaited")
 
     def __init__(self, interval: Micros) -> None:
         self._interval = interval
@@ -256,6 +256,9 @@ class Touches:
         self._sent: tuple[int, ...] = ()
         self.awaited = False
         self._sent_at: Micros = -interval
+        self._again_after = interval
+        self.again_at: Micros = 0
+        """When those that were refused go along again, unless something happens before that changes the answer."""
 
     def due(self, now: Micros, retry: Micros) -> bool:
         """Whether a round may start: none is under way, or the last one has had no answer for `retry`."""
@@ -280,6 +283,15 @@ class Touches:
         """The leader is another, or was lost: the unanswered round may be started again at once."""
         if self.awaited:
             self._sent_at -= 1 << 60
+
+    def put_off(self, now: Micros, longest: Micros) -> None:
+        """Some were refused: they go along again after twice as long each time, for it can be long until that helps."""
+        self.again_at = now + self._again_after
+        self._again_after = min(2 * self._again_after, longest)
+
+    def hope(self) -> None:
+        """Nobody is refused any more, or by another leader only: whoever is next soon goes along again."""
+        self._again_after = self._interval
 
     def answered(self, round_: int, refused: Iterable[int]) -> tuple[int, ...]:
         """The sessions whose touch the leader has acknowledged by its answer to a round."""

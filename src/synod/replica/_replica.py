@@ -628,8 +628,9 @@ class Replica:
         due = min(self.paxos.next_deadline(), self._ticked_at + TICK_AT_LATEST)
         if self._deadlines is not None:
             due = min(due, self._look_at)
-        if self.front.touched and self._touchable():
-            due = min(due, self._touches.next_deadline(self._touch_retry))
+        if (self.front.touched or self.front.refused) and self._touchable():
+            again_at = 0 if self.front.touched else self._touches.again_at
+            due = min(due, max(again_at, self._touches.next_deadline(self._touch_retry)))
         if self._batcher and self._gathers(self._now):
             due = min(due, self._proposed_at + GATHER_MAX)
         if self._walking is not None:
@@ -1032,6 +1033,8 @@ class Replica:
         """Whatever was sent to the leader may be lost: send it again."""
         self._outbox.send_again()
         self._touches.doubt()
+        self._touches.hope()
+        self.front.touch_again()
 
     def _forward(self) -> None:
         """Hand the groups that the leader has not been sent to it, or to our own batcher when we lead."""
@@ -1113,9 +1116,12 @@ class Replica:
     def _send_touches(self, now: Micros) -> None:
         """Start a round of touches to the leader, gathered over the interval."""
         front = self.front
-        waiting = front.touched or front.pings or self._touches.awaited
+        again = bool(front.refused) and now >= self._touches.again_at
+        waiting = front.touched or front.pings or self._touches.awaited or again
         if not waiting or not self._touchable() or not self._touches.due(now, self._touch_retry):
             return
+        if again:
+            front.touch_again()
         leader = self._forward_to[0]
         live = self.tree.sessions
         touch = Touch(*self._touches.start((s for s in front.begin_round() if s in live), now))
@@ -1132,9 +1138,15 @@ class Replica:
     def _touch_answered(self, round_: int, refused: Sequence[int]) -> None:
         for session in self._touches.answered(round_, refused):
             self.front.pong(session)
+        front = self.front
+        wait = bool(front.refused)  # others have been refused before, and it is known when they go along again
         for session in refused:
             if session in self.tree.sessions:
-                self.front.no_pong(session)
+                front.no_pong(session)
+        if not front.refused:
+            self._touches.hope()
+        elif not wait:
+            self._touches.put_off(self._now, self._touch_retry)
 
     def _session_opened(self, session: int, _timeout_ms: int) -> None:
         if self._deadlines is not None:

@@ -119,6 +119,10 @@ class Sink(Protocol):
         """The log shows that the session's client lives."""
         ...
 
+    def session_awake(self, session: int) -> None:
+        """The session is marked silent no more; its client was heard before."""
+        ...
+
     def session_moved(self, session: int, attach_epoch: int) -> None:
         """The session is attached anew; connections of earlier epochs are to go."""
         ...
@@ -416,6 +420,8 @@ class Tree(State):
         if session.silent_since_ms != since:
             self.touch_session(session)
             session.silent_since_ms = since
+        if since is None:
+            sink.session_awake(session.id)
 
     def _end_session(self, session: Session, sink: Sink) -> None:
         """Delete a session and its ephemerals, all with the present zxid."""
