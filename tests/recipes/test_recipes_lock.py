@@ -8,7 +8,7 @@ import contextlib
 import pytest
 
 from client.client_systems import ManualClock, expire, wait_for_children, wait_until
-from synod.base import SECOND, LocalProtocolError, LockLost, LockNotAcquired
+from synod.base import SECOND, LocalProtocolError, LockLost, LockNotAcquired, NotReadOnly
 from synod.recipes import Lock
 
 TIMEOUT_MS = 8_000
@@ -104,6 +104,24 @@ async def test_a_lock_not_got_in_time_leaves_nothing_behind(hosts, client, root)
                 pass
         assert len(await waiter.children(root)) == 1
     assert await waiter.lock(root).acquire(blocking=False)
+
+
+async def test_a_contender_leaves_once_the_cell_writes_again(local_hosts, client, root, monkeypatch):
+    """A cell whose disks are full refuses for now, and not for good: the session lives on, and others would wait."""
+    holder, waiter = await client(local_hosts), await client(local_hosts)
+    delete, refused = waiter.delete, []
+
+    async def refuse(path, **options):
+        if len(refused) < 2:
+            refused.append(path)
+            raise NotReadOnly("it can only read at the moment")
+        await delete(path, **options)
+
+    monkeypatch.setattr(waiter, "delete", refuse)
+    async with holder.lock(root):
+        assert not await waiter.lock(root).acquire(timeout=0.1)
+        await wait_for_children(holder, root, 1)
+    assert len(refused) == 2
 
 
 async def test_a_cancelled_waiter_leaves_nothing_behind(hosts, client, root):

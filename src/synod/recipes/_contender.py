@@ -16,7 +16,7 @@ import contextlib
 import re
 from typing import TYPE_CHECKING, Final
 
-from synod.base import NoNode, NotApplied, NotEmpty, OutcomeUnknown, SessionExpired, SynodError
+from synod.base import NoNode, NotApplied, NotEmpty, NotReadOnly, OutcomeUnknown, SessionExpired, SynodError
 from synod.client import Create, Delete, Stat, Unavailable
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ _NUMBER: Final = re.compile(r"-?\d{10}$", re.ASCII)
 
 NUMBER_RENEW: Final = 1 << 30
 """Half way to where the numbers would wrap: the next one to leave an empty directory replaces it."""
+
+REMOVE_PAUSE_S: Final = 0.2
+"""From one try in the background to the next: a cell that can only read for now refuses at once."""
 
 
 def number_of(name: str) -> int:
@@ -143,6 +146,7 @@ class Contender:
         with contextlib.suppress(NotApplied):
             while not await self._remove():
                 await self._cell.wait_connected()
+                await asyncio.sleep(REMOVE_PAUSE_S)
 
     async def _remove(self) -> bool:
         """Try once. True when nothing of it is left."""
@@ -155,7 +159,7 @@ class Contender:
             await self._cell.delete(self.path)
         except (NoNode, SessionExpired):
             pass
-        except (OutcomeUnknown, Unavailable):
+        except (OutcomeUnknown, Unavailable, NotReadOnly):
             return self._cell.state == "closed"
         except SynodError:
             return True  # refused for good, or the client is closed: the session's end will take it away

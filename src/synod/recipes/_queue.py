@@ -24,6 +24,7 @@ from synod.base import (
     NodeExists,
     NoNode,
     NotApplied,
+    NotReadOnly,
     OperationTimeout,
     OutcomeUnknown,
     SessionExpired,
@@ -31,6 +32,7 @@ from synod.base import (
 from synod.client import Delete, Stat, Unavailable, validate_path
 
 from ._bell import bell_at
+from ._contender import REMOVE_PAUSE_S
 
 if TYPE_CHECKING:
     from synod.client import Cell, Lease
@@ -259,6 +261,8 @@ async def _give_back(cell: Cell, claim: _Claim) -> None:
             return
         except (OutcomeUnknown, Unavailable):
             await cell.wait_connected()
+        except NotReadOnly:
+            await asyncio.sleep(REMOVE_PAUSE_S)
         else:
             return
 
