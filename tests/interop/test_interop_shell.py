@@ -94,12 +94,12 @@ def test_the_shell_is_told_of_what_it_watches(system: Peer, root: str) -> None:
         f"delete {root}/b",
         "sync /",
     )
-    assert said.events == [
+    # That it closed is told by a thread of its own, which the end of the shell may be faster than.
+    assert [event for event in said.events if not event.startswith("state:Closed")] == [
         "state:SyncConnected type:None path:null",
         f"state:SyncConnected type:NodeChildrenChanged path:{root}",
         f"state:SyncConnected type:NodeDataChanged path:{root}/a",
         f"state:SyncConnected type:NodeDeleted path:{root}/b",
-        "state:Closed type:None path:null",
     ]
 
 
