@@ -46,8 +46,8 @@ hot := $(wildcard src/synod/base/_invariant.py src/synod/paxos/*.py src/synod/tr
 compiled: .venv-compiled/.made
 
 test-compiled: .venv-compiled/.made
-	.venv-compiled/bin/python -m pytest --quiet --numprocesses $(WORKERS) tests/wire tests/paxos tests/tree tests/replica tests/storage tests/sim
-	.venv-compiled/bin/python -m pytest --quiet --numprocesses $(WORKERS) -m 'not slow' tests/server
+	.venv-compiled/bin/python -m pytest --quiet --numprocesses $(WORKERS) tests/wire tests/tree tests/replica tests/storage
+	.venv-compiled/bin/python -m pytest --quiet --numprocesses $(WORKERS) -m 'not slow' tests/paxos tests/sim tests/server
 
 SEEDS ?= 300
 JOBS ?= 2
