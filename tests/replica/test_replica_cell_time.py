@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import random
+from replica_alone import new_replica
 
 from synod.base import MILLISECOND, SECOND, Ballot, Configuration, Entry, Member, Micros, Slot
-from synod.paxos import Accept, Accepted, Heartbeat, Prepare, Promise, TakeOver, decode
+from synod.paxos import Accept, Accepted, Heartbeat, PaxosMessage, Prepare, Promise, TakeOver, decode
 from synod.paxos import encode as encode_paxos
-from synod.replica import Hello, Replica, ReplicaOptions, encode_message
+from synod.replica import Hello, encode_message
 from synod.replica._messages import KIND_FIRST
-from synod.storage import Identity, MemoryFileSystem, Store, format_directory
-from synod.tree import FEATURE_LEVEL, Tree, encode_batch
+from synod.tree import FEATURE_LEVEL, encode_batch
 
 CELL = Configuration("c" * 32, tuple(Member(i, f"127.0.0.1:{i}") for i in (1, 2, 3)))
 FIRST = CELL.begins_at + 1
@@ -26,22 +25,8 @@ class Heir:
     """Replica 1: it follows, is cut off, and is elected. Its disk is always at once durable."""
 
     def __init__(self) -> None:
-        fs = MemoryFileSystem()
-        format_directory(fs, "/data", Identity(1, 1, CELL))
-        self.store = Store.open(fs, "/data", cell_id=CELL.cell_id, replica_id=1)
         self.now: Micros = SECOND
-        self.replica = Replica(
-            id=1,
-            configuration=CELL,
-            options=ReplicaOptions(),
-            recovered=self.store.recovered,
-            tree=Tree(configuration=CELL.encode()),
-            boot=self.store.boot,
-            rng=random.Random(1),
-            draw_secret=bytes,
-            now=self.now,
-            wall_ms=0,
-        )
+        self.store, self.replica = new_replica(CELL, self.now)
         self.proposed: dict[Slot, Accept] = {}
         self.prepared: list[Ballot] = []
         for peer in (2, 3):
@@ -65,8 +50,8 @@ class Heir:
                 self.take(3, Accepted(accept.ballot, accept.slot, 0, accept.seq))
         return self.replica._clock.read(self.now)
 
-    def take(self, peer: int, message: object) -> None:
-        self.replica.step(peer, encode_paxos(message), self.now)  # type: ignore[arg-type]
+    def take(self, peer: int, message: PaxosMessage) -> None:
+        self.replica.step(peer, encode_paxos(message), self.now)
         while True:
             ready = self.replica.ready()
             for _, data, _ in ready.messages:

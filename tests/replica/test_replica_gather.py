@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import random
+from replica_alone import new_replica
 
 from synod.base import SECOND, Ballot, Configuration, Member, Micros
-from synod.paxos import Accept, Accepted, Heartbeat, Prepare, Promise, TakeOver, decode
+from synod.paxos import Accept, Accepted, Heartbeat, PaxosMessage, Prepare, Promise, TakeOver, decode
 from synod.paxos import encode as encode_paxos
-from synod.replica import Forward, Hello, Replica, ReplicaOptions, encode_message
+from synod.replica import Forward, Hello, encode_message
 from synod.replica._messages import KIND_FIRST
 from synod.replica._replica import GATHER_MAX
-from synod.storage import Identity, MemoryFileSystem, Store, format_directory
-from synod.tree import Tree, encode_group, encode_slice
+from synod.tree import encode_group, encode_slice
 
 CELL = Configuration("c" * 32, tuple(Member(i, f"127.0.0.1:{i}") for i in (1, 2, 3)))
 ITEM = encode_slice(7, 1, 0, b"")
@@ -21,22 +20,8 @@ class Leader:
     """Replica 1, which leads; its disk is always at once durable, and what replica 2 and 3 do is told."""
 
     def __init__(self) -> None:
-        fs = MemoryFileSystem()
-        format_directory(fs, "/data", Identity(1, 1, CELL))
-        self.store = Store.open(fs, "/data", cell_id=CELL.cell_id, replica_id=1)
         self.now: Micros = SECOND
-        self.replica = Replica(
-            id=1,
-            configuration=CELL,
-            options=ReplicaOptions(),
-            recovered=self.store.recovered,
-            tree=Tree(configuration=CELL.encode()),
-            boot=self.store.boot,
-            rng=random.Random(1),
-            draw_secret=bytes,
-            now=self.now,
-            wall_ms=0,
-        )
+        self.store, self.replica = new_replica(CELL, self.now)
         self.accepts: list[Accept] = []
         self.prepared: list[Ballot] = []
         self.forwarded = 0
@@ -54,8 +39,8 @@ class Leader:
         assert self.replica.paxos.serving
         self.accepts.clear()
 
-    def take(self, peer: int, message: object) -> None:
-        self.replica.step(peer, encode_paxos(message), self.now)  # type: ignore[arg-type]
+    def take(self, peer: int, message: PaxosMessage) -> None:
+        self.replica.step(peer, encode_paxos(message), self.now)
         self.drain()
 
     def answer(self, peer: int, slot: int | None = None) -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import random
 import struct
+
+from replica_alone import new_replica
 
 from synod.base import MILLISECOND, SECOND, Ballot, Configuration, Member
 from synod.paxos import Heartbeat
 from synod.paxos import encode as encode_paxos
-from synod.replica import Hello, Replica, ReplicaOptions
-from synod.storage import Identity, MemoryFileSystem, Store, format_directory
-from synod.tree import FEATURE_LEVEL, Tree, encode_batch, encode_digest_now
+from synod.replica import Hello
+from synod.tree import FEATURE_LEVEL, encode_batch, encode_digest_now
 
 
 class Alone:
@@ -18,22 +18,8 @@ class Alone:
 
     def __init__(self, members: int = 1) -> None:
         configuration = Configuration("c" * 32, tuple(Member(i, f"127.0.0.1:{i}") for i in range(1, members + 1)))
-        fs = MemoryFileSystem()
-        format_directory(fs, "/data", Identity(1, 1, configuration))
-        self.store = Store.open(fs, "/data", cell_id=configuration.cell_id, replica_id=1)
         self.now = SECOND
-        self.replica = Replica(
-            id=1,
-            configuration=configuration,
-            options=ReplicaOptions(),
-            recovered=self.store.recovered,
-            tree=Tree(configuration=configuration.encode()),
-            boot=self.store.boot,
-            rng=random.Random(1),
-            draw_secret=bytes,
-            now=self.now,
-            wall_ms=0,
-        )
+        self.store, self.replica = new_replica(configuration, self.now)
 
     def drain(self) -> None:
         while True:

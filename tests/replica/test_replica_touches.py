@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import random
 from itertools import pairwise
+
+from replica_alone import new_replica
 
 from synod.base import MILLISECOND, SECOND, Ballot, Configuration, Member, Micros, ReplicaId
 from synod.paxos import Heartbeat
 from synod.paxos import encode as encode_paxos
-from synod.replica import Hello, Replica, ReplicaOptions, Touch, TouchAck, decode_message, encode_message
+from synod.replica import Hello, ReplicaOptions, Touch, TouchAck, decode_message, encode_message
 from synod.replica._messages import KIND_FIRST
-from synod.storage import Identity, MemoryFileSystem, Store, format_directory
-from synod.tree import Tree
 from synod.tree._session import Session
 
 CELL = Configuration("c" * 32, tuple(Member(i, f"127.0.0.1:{i}") for i in (1, 2, 3)))
@@ -23,22 +22,8 @@ class Origin:
     """Replica 1, at which a client of one session is connected; whoever leads refuses its touches."""
 
     def __init__(self) -> None:
-        fs = MemoryFileSystem()
-        format_directory(fs, "/data", Identity(1, 1, CELL))
-        self.store = Store.open(fs, "/data", cell_id=CELL.cell_id, replica_id=1)
         self.now: Micros = SECOND
-        self.replica = Replica(
-            id=1,
-            configuration=CELL,
-            options=OPTIONS,
-            recovered=self.store.recovered,
-            tree=Tree(configuration=CELL.encode()),
-            boot=self.store.boot,
-            rng=random.Random(1),
-            draw_secret=bytes,
-            now=self.now,
-            wall_ms=0,
-        )
+        self.store, self.replica = new_replica(CELL, self.now, OPTIONS)
         self.replica.tree.sessions[SESSION] = Session(SESSION, 30_000, bytes(16), 0, 0)
         self.leader: ReplicaId = 2
         self.touches: list[tuple[Micros, Touch]] = []

@@ -80,7 +80,13 @@ class Write:
 
     __slots__ = ("chosen_mark", "entries", "id", "promised")
 
-    def __init__(self, id: int, promised: Ballot, chosen_mark: Slot, entries: tuple[Entry, ...]) -> None:  # noqa: A002
+    def __init__(
+        self,
+        id: int,  # noqa: A002 -- the word of `persisted`
+        promised: Ballot,
+        chosen_mark: Slot,
+        entries: tuple[Entry, ...],
+    ) -> None:
         self.id = id
         self.promised = promised
         self.chosen_mark = chosen_mark
