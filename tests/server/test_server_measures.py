@@ -92,14 +92,14 @@ def test_every_line_that_a_replica_writes_is_explained() -> None:
 def test_an_election_is_told_with_its_reason() -> None:
     """The note that came before it, how long it took, and nobody else's reason for the next one."""
     measures = Measures(0)
-    measures.follows(None, Ballot(0, 0), 5, 1)
-    measures.follows(1, Ballot(1, 1), 1_000, 2)
+    measures.follows(None, Ballot(0, 0), 5, lambda: 1)
+    measures.follows(1, Ballot(1, 1), 1_000, lambda: 2)
     assert measures.elections["start"] == 1
     measures.noted(Note("election", "replica 1 was silent", "silence"), 500_000)
     measures.noted(Note("election", "ballot 2.2 is raised", "raised"), 510_000)
-    measures.follows(None, Ballot(2, 2), 520_000, 3)
+    measures.follows(None, Ballot(2, 2), 520_000, lambda: 3)
     measures.noted(Note("election", "replica 2 leads", "leads"), 530_000)
-    measures.follows(2, Ballot(2, 2), 540_000, 4)
+    measures.follows(2, Ballot(2, 2), 540_000, lambda: 4)
     assert measures.last_election == {
         "leader": 2,
         "ballot": [2, 2],
@@ -109,9 +109,9 @@ def test_an_election_is_told_with_its_reason() -> None:
         "took_ms": 40,
     }
     assert (measures.elections["silence"], measures.ballots["raised"], measures.ballots["leads"]) == (1, 1, 1)
-    measures.follows(2, Ballot(2, 2), 600_000, 5)
+    measures.follows(2, Ballot(2, 2), 600_000, lambda: 5)
     assert measures.leader_changes == 2
-    measures.follows(3, Ballot(3, 3), 700_000, 6)
+    measures.follows(3, Ballot(3, 3), 700_000, lambda: 6)
     assert measures.last_election is not None
     assert measures.last_election["reason"] == "called"
 

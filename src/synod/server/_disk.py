@@ -118,11 +118,8 @@ class DiskThread:
             except queue.Empty:
                 self._prepare()
                 continue
-            while True:
-                try:
-                    jobs.append(self._queue.get_nowait())
-                except queue.Empty:
-                    break
+            while not self._queue.empty():  # nobody else takes anything out
+                jobs.append(self._queue.get())
             writes: list[DiskWrite] = []
             for job in jobs:
                 if isinstance(job, DiskWrite):

@@ -13,8 +13,8 @@ import logging
 import random
 import secrets
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator
+from time import monotonic_ns, time_ns
 from typing import Any, Final
 
 from synod import __version__
@@ -55,12 +55,12 @@ FLUSH_S: Final = 0.005
 
 def monotonic() -> Micros:
     """Microseconds of this machine's monotonic clock."""
-    return time.monotonic_ns() // 1000
+    return monotonic_ns() // 1000
 
 
 def wall_ms() -> int:
     """Milliseconds since 1970."""
-    return time.time_ns() // 1_000_000
+    return time_ns() // 1_000_000
 
 
 class Host:
@@ -261,7 +261,7 @@ class Host:
                 self.poke()
                 return
         paxos = replica.paxos
-        self.measures.follows(paxos.leader, paxos.ballot, began, wall_ms())
+        self.measures.follows(paxos.leader, paxos.ballot, began, wall_ms)
         self._arm(replica.next_deadline())
 
     def _arm(self, due: Micros) -> None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Callable
 from typing import Final, Literal
 
 from synod.base import SECOND, Ballot, Micros, ReplicaId
@@ -188,7 +189,7 @@ class Measures:
         elif note.reason in self.ballots:
             self.ballots[note.reason] += 1
 
-    def follows(self, leader: ReplicaId | None, ballot: Ballot, now: Micros, wall_ms: int) -> None:
+    def follows(self, leader: ReplicaId | None, ballot: Ballot, now: Micros, wall_ms: Callable[[], int]) -> None:
         """Whom this replica follows, itself perhaps; whoever is new has been elected, and this is why."""
         if leader is None or (leader, ballot) == self._leader:
             return
@@ -202,7 +203,7 @@ class Measures:
             "ballot": [ballot.round, ballot.replica],
             "reason": reason,
             "text": text,
-            "at_ms": wall_ms,
+            "at_ms": wall_ms(),
             "took_ms": (now - self._caused_at) // 1000,
         }
         self._cause = ("called", "another replica called an election")

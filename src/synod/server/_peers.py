@@ -51,7 +51,8 @@ class PeerConnection:
 
     def __init__(self, host: Host, *, dialled: int | None = None, bulk: bool = False) -> None:
         self._host = host
-        self._buffer = bytearray()
+        self._buffer = bytearray()  # the beginning of a message, of which `_wanted` bytes must be here to go on
+        self._wanted = 4
         self._dialled = dialled
         self.bulk = bulk
         self.peer: int | None = None
@@ -91,18 +92,24 @@ class PeerConnection:
 
     def data_received(self, data: bytes) -> None:
         """Cut the stream into messages."""
-        buffer = self._buffer
-        buffer += data
-        at = 0
+        if self._buffer:
+            self._buffer += data
+            if len(self._buffer) < self._wanted:
+                return
+            data = bytes(self._buffer)
+            self._buffer.clear()
+        at, size = 0, len(data)
+        self._wanted = 4
         limit = FRAME_BYTES_MAX if self.peer is not None else HELLO_BYTES_MAX
         try:
-            while len(buffer) - at >= 4:
-                (length,) = _LENGTH.unpack_from(buffer, at)
+            while size - at >= 4:
+                (length,) = _LENGTH.unpack_from(data, at)
                 if length > limit:
                     raise RemoteProtocolError(f"a peer sent a message of {length} bytes")
-                if len(buffer) - at < 4 + length:
+                if size - at < 4 + length:
+                    self._wanted = 4 + length
                     break
-                message = bytes(buffer[at + 4 : at + 4 + length])
+                message = data[at + 4 : at + 4 + length]
                 at += 4 + length
                 if self.peer is None:
                     self._meet(message)
@@ -113,7 +120,8 @@ class PeerConnection:
             self._host.peer_refused(self, str(fault))
             self._refuse(str(fault))
             return
-        del buffer[:at]
+        if at < size:
+            self._buffer += data[at:]
 
     def _refuse(self, reason: str) -> None:
         """Close; a caller that was not met yet is told why."""

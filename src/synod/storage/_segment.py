@@ -24,7 +24,7 @@ import struct
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from synod.base import Ballot, Corruption, Entry, Slot
 
@@ -110,8 +110,7 @@ class SegmentHeader:
         return cls(index, cell, replica, inc, nonce, Ballot(r, i), size, before, digest)
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """Where one entry's value lies."""
 
     slot: Slot
@@ -164,7 +163,10 @@ def encode_group(
 ) -> tuple[bytearray, int, list[Row]]:
     """The bytes of a sync group, its checksum, and where its values lie."""
     salt = header.nonce + offset.to_bytes(8, "big")
-    body_bytes = sum(len(entry.value) for entry in entries)
+    tag = header.tag  # a hash each time it is asked for
+    body_bytes = 0
+    for entry in entries:
+        body_bytes += len(entry.value)
     body_sectors = -(-body_bytes // SECTOR)
     displaced_bytes = body_sectors * TAG
     head_bytes = HEAD_BYTES_MIN + _ROW.size * len(entries) + len(peers) + displaced_bytes
@@ -177,7 +179,7 @@ def encode_group(
     table: list[bytes] = []
     at = body_at
     for slot, ballot, value in entries:
-        crc = zlib.crc32(value, zlib.crc32(salt + slot.to_bytes(8, "big") + bytes(_ballot(ballot))))
+        crc = zlib.crc32(value, zlib.crc32(salt + slot.to_bytes(8, "big") + _ballot(ballot)))
         rows.append(Row(slot, ballot, offset + at, len(value), crc))
         table.append(_ROW.pack(slot, ballot[0], ballot[1], len(value), crc))
         buffer[at : at + len(value)] = value
@@ -186,7 +188,7 @@ def encode_group(
     displaced = bytearray(displaced_bytes)
     for k in range(TAG if body_sectors else 0):
         displaced[k::TAG] = buffer[body_at + k : total : SECTOR]
-        buffer[body_at + k : total : SECTOR] = header.tag[k : k + 1] * body_sectors
+        buffer[body_at + k : total : SECTOR] = tag[k : k + 1] * body_sectors
     rest = b"".join((*table, peers, displaced))
     fixed = _FIXED.pack(
         number,
@@ -206,8 +208,7 @@ def encode_group(
     for sector in range(head_sectors):
         start = sector * SECTOR
         piece = head[sector * HEAD_ROOM : (sector + 1) * HEAD_ROOM]
-        buffer[start : start + TAG] = header.tag
-        buffer[start + TAG : start + TAG + len(piece)] = piece
+        buffer[start : start + TAG + len(piece)] = tag + piece
     return buffer, fixed_crc, rows
 
 
