@@ -16,6 +16,8 @@ from typing import Any, Final
 
 from ._failover import gap_s
 from ._fanout import medians, rounds
+from ._floor import REPLICAS as FLOOR_REPLICAS
+from ._floor import Floor
 from ._load import Measured
 from ._proc import disk, resident_mib, sessions_allowed
 from ._report import machine, ratios, summary
@@ -170,6 +172,7 @@ class Bench:
             peers = {
                 name: stack.enter_context(self._running(name, directory)) for name in self._names if name not in OURS
             }
+            floor = stack.enter_context(Floor(directory / "floor")) if self._replicas == FLOOR_REPLICAS else None
             self._warm_up(peers)
             for reads in dict.fromkeys(row.reads for row in rows):
                 with ExitStack() as cells:
@@ -183,7 +186,7 @@ class Bench:
                     self._warm_up(ours)
                     for row in rows:
                         if row.reads == reads:
-                            self._load_row(row, ours | peers)
+                            self._load_row(row, ours | peers, floor if row.has_floor else None)
                     if reads != LOCAL_READS:
                         values = {name: resident_mib(system) for name, system in (ours | peers).items()}
                         self._add("memory of a replica, after the load", "MiB", values, more_is_better=False)
@@ -194,12 +197,16 @@ class Bench:
                 with told(f"warm-up: {name}"):
                     measure(system, WARM_UP, warm_s=0.0, measure_s=self._effort.warm_up_s)
 
-    def _load_row(self, row: Row, systems: Mapping[str, Peer]) -> None:
+    def _load_row(self, row: Row, systems: Mapping[str, Peer], floor: Floor | None) -> None:
         found: dict[str, list[Measured]] = defaultdict(list)
+        least: list[Measured] = []
         for _ in range(self._effort.turns):
             for name, system in systems.items():
                 with told(f"{row.title}: {name}"):
                     found[name].append(self._measured(name, system, row))
+            if floor is not None:
+                with told(f"{row.title}: floor"):
+                    least.append(self._measured("floor", floor, row))
 
         def medians_of(figure: Callable[[Measured], float]) -> dict[str, float]:
             return {name: median(figure(one) for one in runs) for name, runs in found.items()}
@@ -215,6 +222,12 @@ class Bench:
             "others_cores": medians_of(lambda one: one.others),
             "samples": {name: [round(one.rate) for one in runs] for name, runs in found.items()},
         }
+        if least:
+            self._rows[-1]["floor"] = {
+                "rate": median(one.rate for one in least),
+                "servers_cpu_us": median(one.cost_us for one in least),
+                "generator_cores": median(one.generator for one in least),
+            }
 
     def _measured(self, name: str, system: Peer, row: Row) -> Measured:
         """One turn; whoever ends a connection in its midst has another one, for the sake of all rows before it."""

@@ -51,13 +51,21 @@ def markdown(document: Mapping[str, Any]) -> str:
     names, ours = list(document["systems"]), document["ours"]
     head = ["row", *names, *(f"{name}: better peer" for name in ours), "goal"]
     each = " / ".join(names)
-    head += [f"p99 ms: {each}", f"CPU us of all servers: {each}", f"generator, cores: {each}", f"others, cores: {each}"]
+    head += [
+        "floor",
+        f"p99 ms: {each}",
+        f"CPU us of all servers: {each}",
+        f"generator, cores: {each}",
+        f"others, cores: {each}",
+    ]
     lines = [" | ".join(head), " | ".join(["---"] + ["---:"] * (len(head) - 1))]
     for row in document["rows"]:
         cells = [row["title"]]
         cells += [_figure(row["values"].get(name), row["unit"]) for name in names]
         cells += [f"{row['ratios'][name]:.2f}" if name in row["ratios"] else "-" for name in ours]
         cells.append(f"{row['goal']:.2g}" if row.get("goal") else goal_of(row["title"]))
+        floor = row.get("floor")
+        cells.append(f"{floor['rate']:,.0f} ({floor['servers_cpu_us']:.1f} us)" if floor else "")
         cells.append(_each(row, "p99_ms", names, "1f") or row.get("note", ""))
         cells += [_each(row, key, names, form) for key, form in EACH]
         lines.append(" | ".join(cells))

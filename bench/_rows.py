@@ -38,6 +38,11 @@ class Row:
     reads: str = "linearizable"
     goal: float = 0.0
 
+    @property
+    def has_floor(self) -> bool:
+        """Whether it is measured on bare processes as well; see `_floor`."""
+        return self.mode in ("write", "read", "mixed") and self.value_bytes == VALUE_BYTES
+
 
 ROWS = (
     Row("write 1:1", "write", 1, 1, goal=1.5),
