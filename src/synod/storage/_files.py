@@ -144,12 +144,10 @@ class RealFile:
 
     def pwrite(self, offset: int, data: bytes | bytearray) -> None:
         """See `File`."""
-        view = memoryview(data)
         try:
-            while view:
-                done = os.pwrite(self._fd, view, offset)
-                offset += done
-                view = view[done:]
+            done = os.pwrite(self._fd, data, offset)
+            while done < len(data):  # hardly ever
+                done += os.pwrite(self._fd, memoryview(data)[done:], offset + done)
         except OSError as failure:
             raise _translate(failure, f"writing {self._path}") from failure
 

@@ -24,6 +24,7 @@ import struct
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from synod.base import Ballot, Corruption, Entry, Slot
@@ -50,6 +51,13 @@ _ROW: Final = struct.Struct(">QQBII")
 HEAD_BYTES_MIN: Final = _FIXED.size + _FIXED_CRC.size
 
 
+@lru_cache(maxsize=16)
+def _tag(nonce: bytes) -> bytes:
+    """Asked for with every group that is written."""
+    tag = hashlib.blake2b(nonce, digest_size=TAG, person=b"synod tag").digest()
+    return tag if any(tag) else b"\xff" * TAG
+
+
 @dataclass(frozen=True, slots=True)
 class SegmentHeader:
     """The first block of a segment.
@@ -72,8 +80,7 @@ class SegmentHeader:
     @property
     def tag(self) -> bytes:
         """What the sectors of this segment's groups begin with; never zero."""
-        tag = hashlib.blake2b(self.nonce, digest_size=TAG, person=b"synod tag").digest()
-        return tag if any(tag) else b"\xff" * TAG
+        return _tag(self.nonce)
 
     def encode(self) -> bytes:
         """One sector."""
@@ -163,7 +170,7 @@ def encode_group(
 ) -> tuple[bytearray, int, list[Row]]:
     """The bytes of a sync group, its checksum, and where its values lie."""
     salt = header.nonce + offset.to_bytes(8, "big")
-    tag = header.tag  # a hash each time it is asked for
+    tag = header.tag
     body_bytes = 0
     for entry in entries:
         body_bytes += len(entry.value)
@@ -186,9 +193,7 @@ def encode_group(
         at += len(value)
 
     displaced = bytearray(displaced_bytes)
-    for k in range(TAG if body_sectors else 0):
-        displaced[k::TAG] = buffer[body_at + k : total : SECTOR]
-        buffer[body_at + k : total : SECTOR] = tag[k : k + 1] * body_sectors
+    _tag_sectors(buffer, body_at, total, tag, displaced)
     rest = b"".join((*table, peers, displaced))
     fixed = _FIXED.pack(
         number,
@@ -210,6 +215,19 @@ def encode_group(
         piece = head[sector * HEAD_ROOM : (sector + 1) * HEAD_ROOM]
         buffer[start : start + TAG + len(piece)] = tag + piece
     return buffer, fixed_crc, rows
+
+
+def _tag_sectors(buffer: bytearray, start: int, end: int, tag: bytes, displaced: bytearray) -> None:
+    """Put the tag into every sector, and what stood there into `displaced`."""
+    if end - start <= 8 * SECTOR:
+        for sector in range((end - start) // SECTOR):
+            at = start + sector * SECTOR
+            displaced[sector * TAG : (sector + 1) * TAG] = buffer[at : at + TAG]
+            buffer[at : at + TAG] = tag
+    else:  # of many sectors a byte at a time, of all of them at once
+        for k in range(TAG):
+            displaced[k::TAG] = buffer[start + k : end : SECTOR]
+            buffer[start + k : end : SECTOR] = tag[k : k + 1] * ((end - start) // SECTOR)
 
 
 def _ballot(ballot: Ballot) -> bytes:
