@@ -14,12 +14,14 @@ from zlib import crc32
 import pytest
 
 from _cells import SETTINGS, RealCell, Replica, sentence, synod, wait_for
-from synod.base import BALLOT_ZERO, Change, Configuration, Member
+from synod.base import BALLOT_ZERO, SECOND, Change, ConfigError, Configuration, Member, RemoteProtocolError
 from synod.client import BlockingCell
-from synod.replica import Hello, Ready
+from synod.replica import Hello, Ready, ReplicaOptions
 from synod.replica import Replica as Core
 from synod.server import replay
-from synod.server._recorder import FRAME, INPUTS, MAGIC, OutputHash, Recorder, put, take
+from synod.server._recorder import FRAME, INPUTS, MAGIC, OutputHash, Recorder, put, start_of, take
+from synod.storage import Identity, MemoryFileSystem, Store, format_directory
+from synod.tree import Tree
 
 RECORDED = {**SETTINGS, "recorder.bytes": 64 << 20}
 
@@ -185,6 +187,84 @@ def test_what_cannot_be_replayed_is_refused_in_one_sentence(copy: Path, what: st
     done = synod("replay", str(copy))
     assert done.returncode == 2
     assert words in sentence(done.stderr)
+
+
+def test_what_the_replica_refused_is_refused_again(tmp_path: Path) -> None:
+    """A call is recorded before it is made: what ended with an exception then is no end of the replay."""
+    first = Configuration("c" * 32, (Member(1, "127.0.0.1:7001"),))
+    grown = first.added(2, "127.0.0.1:7002")
+    recorder, replica = recorded_alone(tmp_path, first)
+
+    def drain(now: int) -> None:
+        while True:
+            ready = replica.ready()
+            for write in ready.writes:
+                replica.persisted(write.id, now)
+            if not ready.writes and not ready.more:
+                return
+
+    def wish(after: Configuration, number: int, now: int) -> Change:
+        change = Change(after, replica.configuration.digest(), bytes([number]) * 16)
+        replica.change_members(change, now)
+        return change
+
+    with pytest.raises(ConfigError, match="does not lead"):
+        wish(grown, 1, SECOND)
+    with pytest.raises(RemoteProtocolError):
+        replica.check_hello(b"no hello")
+    drain(SECOND)
+    for step in range(11, 40):
+        replica.tick(step * SECOND // 10, step)
+        drain(step * SECOND // 10)
+    assert replica.role == "leader"
+    made = wish(grown, 2, 4 * SECOND)
+    with pytest.raises(ConfigError, match="another change of the members is under way"):
+        wish(grown, 3, 4 * SECOND)
+    with pytest.raises(RemoteProtocolError):
+        replica.step(2, b"no message", 4 * SECOND)
+    drain(4 * SECOND)
+    assert replica.fate_of(made) == "made"
+    recorder.close()
+    done = replay(str(recorder.path))
+    assert done.differs is None
+    assert done.tree.slot == replica.tree.slot
+    assert done.tree.configuration == grown.encode()
+    told = [text for _, text in done.events]
+    assert [text.partition(" is refused")[0] for text in told if " is refused" in text] == [
+        "a change of the members",
+        "a peer",
+        "a change of the members",
+        "a peer",
+    ]
+    assert "members: the members of the cell are 1, 2 (learner)" in told
+
+
+def recorded_alone(directory: Path, configuration: Configuration) -> tuple[Recorder, Core]:
+    """A new cell's only replica, on a disk in memory, and what writes it down, as the host puts them together."""
+    fs = MemoryFileSystem()
+    format_directory(fs, "/data", Identity(1, 1, configuration))
+    store = Store.open(fs, "/data", cell_id=configuration.cell_id, replica_id=1)
+    recorder = Recorder(str(directory), 1 << 20, store.boot)
+    made = {
+        "id": 1,
+        "configuration": configuration,
+        "incarnation": 1,
+        "disk": 0,
+        "options": ReplicaOptions(),
+        "boot": store.boot,
+        "now": SECOND,
+        "wall_ms": 0,
+    }
+    replica = Core(
+        **made,
+        recovered=store.recovered,
+        tree=Tree(configuration=configuration.encode()),
+        rng=recorder.rng(),
+        draw_secret=recorder.draw_secret,
+    )
+    start = start_of(replica=made, recovered=store.recovered, seed=recorder.seed, chunks=None, fresh_zxid=0)
+    recorder.begin(start)
+    return recorder, recorder.record(replica)
 
 
 def test_its_bytes_are_bounded_and_the_replica_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

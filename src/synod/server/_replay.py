@@ -16,7 +16,17 @@ from typing import Any, Final
 from zlib import crc32
 
 from synod import __version__
-from synod.base import SECOND, Ballot, Configuration, Entry, InvariantViolation, RemoteProtocolError, Slot, UserError
+from synod.base import (
+    SECOND,
+    Ballot,
+    ConfigError,
+    Configuration,
+    Entry,
+    InvariantViolation,
+    RemoteProtocolError,
+    Slot,
+    UserError,
+)
 from synod.replica import PaxosOptions, Replica, ReplicaOptions, Tree
 
 from ._recorder import FORMAT, FRAME, INPUTS, MAGIC, OutputHash, entries_of, take
@@ -219,6 +229,9 @@ class _Replay:
             getattr(self._replica, name)(*arguments)
         except RemoteProtocolError as refusal:
             self._tell(f"a peer is refused: {refusal}")
+        except ConfigError as refusal:
+            # Recorded before it was refused: the host told the operator, and the replica went on.
+            self._tell(f"a change of the members is refused: {refusal}")
 
     def _ready(self, recorded: bytes) -> bool:
         ready = self._replica.ready()
