@@ -307,6 +307,7 @@ def test_what_the_cell_refuses_ends_with_1(run, root, arguments, why):
         (["status", "--cell", "127.0.0.1:99999"], "has no usable port"),
         (["format"], "format wants a CONFIG, or --new-cell"),
         (["sim"], "give --seeds N"),
+        (["sim", "--seed", "1", "--seeds", "3"], "not both"),
     ],
 )
 def test_what_cannot_be_meant_ends_with_2(run, arguments, why):

@@ -24,9 +24,12 @@ def command(*, seeds: int | None, jobs: int, start: int, seed: int | None, json:
     """Run seeds; returns 0 when no oracle found anything, else 1.
 
     Raises:
-        UserError: neither `seeds` nor `seed` was given; or this is `python -O`, in which no oracle could speak.
+        UserError: of `seeds` and `seed`, not exactly one was given; or this is `python -O`, in which no oracle could
+            speak.
     """
     refuse_without_checks()
+    if seed is not None and seeds is not None:
+        raise UserError("give --seeds N to run many seeds, or --seed S to run one, not both")
     if seed is not None:
         return _one(seed, json=json)
     if seeds is None:
