@@ -115,6 +115,9 @@ async def test_never_more_holders_than_leases(local_hosts, client, root):
         await lease.acquire()
     waiting = asyncio.create_task(Semaphore(heir, root, 2).acquire())
     await wait_for_children(heir, root, 3)
+    for _ in range(3):  # answers come in order: by now it has seen who is before it
+        await heir.exists(root)
+    assert not waiting.done()
     await expire(dying, local_hosts)
     assert await waiting
     assert not any(lease.held for lease in held)

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
+import pytest
+
+from synod.base import DataDirError
 from synod.sim import Plan, World
+from synod.storage import Store
 
 CALM = Plan.calm(replicas=3, clients=2)
 
@@ -57,3 +61,29 @@ def test_a_wiped_replica_makes_no_quorum_with_one_that_never_saw_it_vote() -> No
     assert wiped.replica.paxos.abstaining
     assert other.replica is not None
     assert other.replica.paxos.role == "electing"
+
+
+def test_a_replica_whose_disk_was_rolled_back_is_told_by_whoever_noticed_and_stops_for_good() -> None:
+    """The leader alone has seen what it forgets; the third replica would have counted its vote."""
+    world = World(9, CALM)
+    world.begin()
+    world.run(world.now + 1_000_000)
+    old = next(m for m in world.machines.values() if m.replica and m.replica.paxos.role == "follower")
+    image = old.fs.copy()
+    world.run(world.now + 3_000_000)
+    leader = next(m for m in world.machines.values() if m.replica and m.replica.paxos.role == "leader")
+    assert old.replica is not None
+    assert leader.id != old.id
+    old.roll_back(image)
+    old.start()
+    assert old.replica is not None
+    assert not old.replica.stopped, "by itself it cannot know"
+    world.run(world.now + 3_000_000)
+    assert old.replica is None
+    assert f"synod member replace {old.id}" in str(old.gone)
+    assert world.counts["forgetful replica stopped"] == 1
+    # Whoever starts it again, and whoever is there then: it is known on its own disk.
+    with pytest.raises(DataDirError, match="has forgotten what it had promised or accepted"):
+        Store.open(old.fs, "/data", cell_id=old.configuration.cell_id, replica_id=old.id)
+    world.run(world.now + 3_000_000)
+    assert {m.replica.paxos.role for m in world.machines.values() if m.replica} == {"leader", "follower"}

@@ -81,7 +81,7 @@ class Load:
         for client in self._clients:
             client.start(timeout=PATIENCE_S)
         self._clients[0].ensure_path("/load")
-        self._threads = [threading.Thread(target=self._write, args=(i,)) for i in range(clients)]
+        self._threads = [threading.Thread(target=self._write, args=(i,), daemon=True) for i in range(clients)]
         for thread in self._threads:
             thread.start()
 
@@ -202,6 +202,46 @@ def test_three_grow_to_five_the_leader_goes_and_a_wiped_replica_is_replaced(cell
         if process is not None and cell.status(number)["digest_slot"] == cell.status(cell.wait_leader())["digest_slot"]
     }
     assert len(digests) == 1
+
+
+def test_a_disk_that_is_rolled_back_is_refused_told_and_replaced(cell: Cell) -> None:
+    """One peer has seen what it forgets; the other one would have counted its vote."""
+    load = Load(cell)
+    load.goes_on()
+    old, other = (id_ for id_ in cell.voters() if id_ != cell.leader_id())
+    config, data = cell.directory / f"replica-{old}.toml", cell.directory / f"replica-{old}"
+    cell.processes.kill(old - 1)
+    shutil.copytree(data, cell.directory / "older")
+    cell.processes.start(old - 1)
+    wait_for(lambda: cell.role(old - 1) == "follower", "the replica that was copied")
+    load.goes_on()
+    for id_ in (old, other):  # from the other one it could learn all of it before it meets the leader
+        cell.processes.kill(id_ - 1)
+    shutil.rmtree(data)
+    (cell.directory / "older").rename(data)
+    cell.processes.start(old - 1)
+    process = cell.processes.running[old - 1]
+    assert process is not None
+    assert process.wait(PATIENCE_S) == 3
+    assert f"and it must not vote until it is re-admitted; `synod member replace {old}` does that" in cell.whole_output(
+        old - 1
+    )
+    cell.processes.running[old - 1] = None
+    cell.processes.start(other - 1)
+    # Whoever starts it again, it knows by itself; and whoever looks at the directory is told.
+    again = synod("serve", str(config))
+    assert again.returncode == 2
+    assert "may have forgotten a vote" in again.stderr.splitlines()[-1]
+    assert "may have forgotten a vote" in synod("verify", str(data)).stderr
+    load.goes_on()
+    shutil.rmtree(data)
+    listens = ("--client", f"127.0.0.1:{cell.ports[old - 1]}", "--http", f"127.0.0.1:{cell.http_ports[old - 1]}")
+    config.write_text(cell.member("replace", str(old), *listens)["config"])
+    assert synod("format", str(config)).returncode == 0
+    cell.processes.start(old - 1)
+    cell.promote(old)
+    load.goes_on()
+    load.end()
 
 
 def test_an_observer_serves_and_a_cell_of_three_stays_one_of_three(cell: Cell) -> None:

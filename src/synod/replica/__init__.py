@@ -9,6 +9,7 @@ from __future__ import annotations
 from synod.paxos import PaxosOptions
 from synod.tree import Tree, UnknownCommand
 
+from ._acquaintance import Forgetful
 from ._backup import Backup
 from ._clock import CellClock
 from ._liveness import Deadlines, Touches
@@ -43,6 +44,7 @@ __all__ = [
     "DigestReport",
     "DiskWrite",
     "Fate",
+    "Forgetful",
     "Forward",
     "Hello",
     "LogRead",

@@ -12,11 +12,15 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from synod.base import BALLOT_ZERO, Ballot, ReplicaId, Slot
+from synod.base import BALLOT_ZERO, Ballot, RemoteProtocolError, ReplicaId, Slot
 
 from ._messages import Hello
 
 _SEEN: Final = struct.Struct(">BIQBQ")
+
+
+class Forgetful(RemoteProtocolError):
+    """A peer's disk shows less than it has shown: it is to be refused, and told so."""
 
 
 class Acquaintance:
@@ -56,6 +60,9 @@ class Acquaintance:
         `boot` is the latest start of the peer whose requests are applied here: no start counts lower, and one
         that sent requests had heard a leader, so that it has promised something, in this very moment at least.
         Another, higher incarnation begins anew: it was re-admitted.
+
+        Raises:
+            Forgetful: the disk is an older one for certain, and not one whose first promise is being written.
         """
         self._encoded = None  # a peer that is met for the first time is noted, but is no reason to write
         incarnation, ballot, slot = self._seen.setdefault(hello.id, (hello.incarnation, BALLOT_ZERO, 0))
@@ -66,15 +73,18 @@ class Acquaintance:
         if hello.incarnation < incarnation:
             return f"replica {hello.id} comes as incarnation {hello.incarnation}, but {incarnation} was admitted"
         if hello.promised < ballot or hello.last_slot < slot:
-            return (
+            raise Forgetful(
                 f"replica {hello.id} has forgotten what it had promised or accepted (it shows ballot {hello.promised} "
                 f"and slot {hello.last_slot}, and had shown {ballot} and {slot}): its disk was wiped or rolled back, "
                 f"and it must not vote until it is re-admitted"
             )
         if hello.boot < boot or (hello.boot == boot and hello.promised == BALLOT_ZERO):
-            return (
+            reason = (
                 f"replica {hello.id} has forgotten that it was there before (it counts {hello.boot} starts, and requests "
                 f"of its start {boot} are applied): its disk was wiped or rolled back, and it must not vote until it "
                 f"is re-admitted"
             )
+            if hello.boot < boot:
+                raise Forgetful(reason)
+            return reason
         return None

@@ -108,6 +108,7 @@ class Ready:
         client_pauses: connections to stop reading from (True), or to read from again (False).
         peer_closes: peers whose connections are to be closed, once what they were sent is on its way: they are
             members no more.
+        forgetful: this disk may never be used again, and `stop` says why; to be marked so before the process ends.
         more: do all this, then call `ready` again: chosen batches wait to be applied.
         stop: why this replica must stop at once.
     """
@@ -116,6 +117,7 @@ class Ready:
         "client_closes",
         "client_output",
         "client_pauses",
+        "forgetful",
         "log_reads",
         "messages",
         "more",
@@ -142,5 +144,6 @@ class Ready:
         self.snapshot_install: SnapshotInstall | None = None
         self.notes: list[Note] = []
         self.peer_closes: list[ReplicaId] = []
+        self.forgetful = False
         self.more = False
         self.stop: str | None = None

@@ -327,6 +327,7 @@ class Replica:
 
         Raises:
             RemoteProtocolError: the peer is to be refused; the text says why.
+            Forgetful: and it is to be told, for the sake of those who have not seen what it has forgotten.
         """
         hello = decode_message(data)
         if not isinstance(hello, Hello):
@@ -355,6 +356,17 @@ class Replica:
                 f"been wiped, so it does not vote; `synod member replace {self.id}` re-admits it",
             )
         return hello
+
+    def forgotten(self, peer: ReplicaId, reason: str, now: Micros) -> None:
+        """A peer has seen more of this disk than there is: an older state was put back, and it must vote no more.
+
+        Not every peer has seen it, so that those who have not would count its vote. One that starts from nothing
+        does not vote anyway until everybody has welcomed it.
+        """
+        self._now = now
+        if not self._fresh and self.stopped is None:
+            self.stopped = f"replica {peer} refuses it: {reason}; `synod member replace {self.id}` does that"
+            self._out.forgetful = True
 
     def _no_member(self, hello: Hello) -> str | None:
         """Why who says hello is to be refused, as far as the members known here tell."""

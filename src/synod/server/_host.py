@@ -18,9 +18,27 @@ from time import monotonic_ns, time_ns
 from typing import Any, Final
 
 from synod import __version__
-from synod.base import MILLISECOND, Change, Corruption, DataDirError, Micros, RemoteProtocolError, Rng, Slot
+from synod.base import (
+    MILLISECOND,
+    Change,
+    Corruption,
+    DataDirError,
+    Micros,
+    RemoteProtocolError,
+    Rng,
+    Slot,
+    StorageError,
+)
 from synod.replica import LogRead, Ready, Replica, SnapshotRead, Tree, UnknownCommand
-from synod.storage import File, FileSystem, RealFileSystem, Store, StoreOptions, open_snapshot
+from synod.storage import (
+    File,
+    FileSystem,
+    RealFileSystem,
+    Store,
+    StoreOptions,
+    mark_forgetful,
+    open_snapshot,
+)
 
 from ._clients import ClientConnection
 from ._config import Config
@@ -341,6 +359,9 @@ class Host:
             self.measures.noted(note, monotonic())
             logger.info("%s: %s", note.kind, note.text)
         if ready.stop is not None:
+            if ready.forgetful:
+                with contextlib.suppress(StorageError):  # its peers refuse it all the same
+                    mark_forgetful(self._fs, self.config.data_dir, ready.stop)
             self.failed(ready.stop)
 
     def _send(self, messages: list[tuple[int, bytes, bool]]) -> None:
@@ -460,6 +481,12 @@ class Host:
         """A peer broke the protocol, or is not one of ours."""
         self.measures.refusals["peer"] += 1
         self.abuse(f"peer {connection.peer}: {reason}", f"a peer connection is refused: {reason}")
+
+    def forgotten(self, peer: int, reason: str) -> None:
+        """A peer says that this disk shows less than it has shown."""
+        if not self._stopped:
+            self.replica.forgotten(peer, reason, monotonic())
+            self.poke()
 
     def peer_lost(self, connection: PeerConnection) -> None:
         """A peer's connection is gone."""

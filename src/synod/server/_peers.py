@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from synod.base import RemoteProtocolError
-from synod.replica import Hello
+from synod.replica import Forgetful, Hello
 
 if TYPE_CHECKING:
     from ._host import Host
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 MAIN: Final = b"M"
 BULK: Final = b"B"
 REFUSED: Final = b"R"
+FORGOTTEN: Final = b"\xff"
+"""Begins no other message: the one it is sent to has forgotten what it once showed. The reason follows."""
 
 REASON_BYTES_MAX: Final = 900
 
@@ -111,30 +113,40 @@ class PeerConnection:
                     break
                 message = data[at + 4 : at + 4 + length]
                 at += 4 + length
-                if self.peer is None:
+                if message[:1] == FORGOTTEN:
+                    self._told_forgotten(message)
+                elif self.peer is None:
                     self._meet(message)
                     limit = FRAME_BYTES_MAX
                 else:
                     self._host.peer_message(self.peer, message)
         except RemoteProtocolError as fault:
             self._host.peer_refused(self, str(fault))
-            self._refuse(str(fault))
+            self._refuse(fault)
             return
         if at < size:
             self._buffer += data[at:]
 
-    def _refuse(self, reason: str) -> None:
-        """Close; a caller that was not met yet is told why."""
-        if self._dialled is None and self.peer is None and self.transport is not None:
-            self.send([REFUSED + reason.encode()[:REASON_BYTES_MAX]])
+    def _refuse(self, fault: RemoteProtocolError) -> None:
+        """Close; a caller that was not met yet is told why, and whoever has forgotten something, in any case."""
+        told = FORGOTTEN if isinstance(fault, Forgetful) else REFUSED if self._dialled is None else None
+        if told is not None and self.peer is None and self.transport is not None:
+            self.send([told + str(fault).encode()[:REASON_BYTES_MAX]])
             self.transport.close()
         else:
             self.close()
 
+    def _told_forgotten(self, message: bytes) -> None:
+        """A peer that this replica calls, or that it has met, has seen more of its disk than there is."""
+        peer = self.peer or self._dialled
+        if peer is None:
+            raise RemoteProtocolError("a peer did not begin with a hello")
+        self._host.forgotten(peer, printable(message[1:]))
+        raise RemoteProtocolError(f"replica {peer} refuses this one, which has forgotten something")
+
     def _meet(self, message: bytes) -> None:
         if self._dialled is not None and message[:1] == REFUSED:
-            reason = "".join(c for c in message[1:].decode(errors="replace") if c.isprintable())
-            raise RemoteProtocolError(f"replica {self._dialled} refuses this one: {reason}")
+            raise RemoteProtocolError(f"replica {self._dialled} refuses this one: {printable(message[1:])}")
         hello = self.hello = self._host.replica.check_hello(message[1:])
         if self._dialled is not None and hello.id != self._dialled:
             raise RemoteProtocolError(f"replica {hello.id} answered at the address of replica {self._dialled}")
@@ -171,6 +183,11 @@ class PeerConnection:
         if not self.closed.done():
             self.closed.set_result(None)
         self._host.peer_lost(self)
+
+
+def printable(reason: bytes) -> str:
+    """A reason that a peer gave, fit for the log."""
+    return "".join(c for c in reason.decode(errors="replace") if c.isprintable())
 
 
 async def dial(host: Host, peer: int, address: str, *, bulk: bool) -> None:

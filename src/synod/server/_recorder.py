@@ -62,6 +62,7 @@ INPUTS: Final = (
     "begin_backup",
     "end_backup",
     "ready",  # with the hash of everything that came out so far
+    "forgotten",
 )
 
 _INT: Final = Struct(">cq")

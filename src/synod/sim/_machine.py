@@ -35,7 +35,7 @@ from synod.replica import (
     TransferWrite,
     UnknownCommand,
 )
-from synod.storage import Identity, MemoryFileSystem, Store, StoreOptions, format_directory
+from synod.storage import Identity, MemoryFileSystem, Store, StoreOptions, format_directory, mark_forgetful
 from synod.tree import Tree
 
 if TYPE_CHECKING:
@@ -266,6 +266,16 @@ class Machine:
         self.forgetful = True
         self.world.forgotten(self)
 
+    def roll_back(self, image: MemoryFileSystem) -> None:
+        """An older state of the disk is put back, as from a backup of the machine."""
+        if self.replica is not None:
+            self.kill(power_cut=True)
+        self.fs = image.copy()
+        self.gone = None
+        self.unproved = ""
+        self.forgetful = True
+        self.world.forgotten(self)
+
     def readmit(self, incarnation: int) -> None:
         """A new disk, and a new life of this id: the cell has admitted it."""
         if self.replica is not None:
@@ -366,6 +376,12 @@ class Machine:
             self.gone = ready.stop
             self.kill(power_cut=False)
             world.count("left for good")
+            return
+        if ready.forgetful and ready.stop is not None:
+            mark_forgetful(self.fs, DIRECTORY, ready.stop)
+            self.gone = ready.stop
+            self.kill(power_cut=False)
+            world.count("forgetful replica stopped")
             return
         if ready.stop is not None:
             self._stopped(ready.stop)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from synod.base import BALLOT_ZERO, MILLISECOND, Micros, RemoteProtocolError
-from synod.replica import Hello
+from synod.replica import Forgetful, Hello
 
 if TYPE_CHECKING:
     from ._machine import Machine
@@ -72,9 +72,11 @@ class Network:
             return False
         if (a, b) in self.cut or (b, a) in self.cut:
             return False
-        hellos = (self._greets(two, one), self._greets(one, two))
-        if hellos[0] is None or hellos[1] is None:
+        first = self._greets(two, one)
+        second = self._greets(one, two) if one.replica is not None else None
+        if first is None or second is None:
             return True
+        hellos = (first, second)
         self.open[pair] = None
         self._life[pair] = self._life.get(pair, 0) + 1
         self._free[a, b] = self._free[b, a] = self._world.now
@@ -112,6 +114,9 @@ class Network:
                 self._world.violated(f"replica {host.id} refuses replica {guest.id} without the reason: {refusal}")
             guest.refused = True
             self._world.count("forgetful peer refused")
+            if isinstance(refusal, Forgetful):
+                guest.replica.forgotten(host.id, str(refusal), guest.now())
+                guest.drain()
             return None
 
     def disconnect(self, a: int, b: int) -> None:

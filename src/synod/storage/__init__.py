@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ._backup import BackupHeader, BackupReader, begin_directory, open_snapshot
 from ._files import File, FileSystem, RealFileSystem
-from ._identity import IDENTITY, Identity, format_directory, load_identity
+from ._identity import IDENTITY, Identity, format_directory, load_identity, mark_forgetful
 from ._memory import MemoryFile, MemoryFileSystem
 from ._snapshots import parse_snapshot
 from ._store import Recovered, Store, StoreOptions
@@ -31,6 +31,7 @@ __all__ = [
     "begin_directory",
     "format_directory",
     "load_identity",
+    "mark_forgetful",
     "open_snapshot",
     "parse_snapshot",
     "verify_directory",

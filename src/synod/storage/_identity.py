@@ -18,6 +18,7 @@ FORMAT_VERSION: Final = 1
 IDENTITY: Final = "identity.json"
 BOOT: Final = "boot.json"
 LOCK: Final = "lock"
+FORGETFUL: Final = "forgetful.json"
 
 
 class DamagedIdentity(DataDirError):
@@ -109,6 +110,22 @@ def load_identity(fs: FileSystem, directory: str) -> Identity:
         return Identity(replica_id, incarnation, configuration, disk)
     except (KeyError, ValueError, ConfigError) as broken:
         raise DamagedIdentity(f"{path} is damaged: {broken}") from broken
+
+
+def mark_forgetful(fs: FileSystem, directory: str, why: str) -> None:
+    """An older state of the directory was put back: it must not be started again, whoever is there to notice."""
+    write_atomically(fs, directory, FORGETFUL, _sealed({"why": why}))
+
+
+def demand_memory(fs: FileSystem, directory: str) -> None:
+    """See `mark_forgetful`.
+
+    Raises:
+        DataDirError: the directory is marked.
+    """
+    path = join(directory, FORGETFUL)
+    if fs.exists(path):
+        raise DataDirError(f"{directory} may have forgotten a vote: {_unsealed(read_all(fs, path), path).get('why')}")
 
 
 def raise_boot_count(fs: FileSystem, directory: str) -> int:

@@ -14,7 +14,7 @@ from typing import Final
 from synod.base import Ballot, Corruption, DataDirError, Entry, NoSpace, Slot, StorageError
 
 from ._files import FileSystem, join
-from ._identity import LOCK, Identity, load_identity, raise_boot_count
+from ._identity import LOCK, Identity, demand_memory, load_identity, raise_boot_count
 from ._log import Log
 from ._snapshots import NAME, NotOurs, Snapshots
 
@@ -126,7 +126,8 @@ class Store:
         """Open a formatted directory, lock it, count the start, and read what it holds.
 
         Raises:
-            DataDirError: unformatted, another replica's or cell's, of a newer version, not writable, or in use.
+            DataDirError: unformatted, another replica's or cell's, of a newer version, not writable, in use, or
+                marked as one that has forgotten its votes.
             Corruption: something was durable once and is gone or damaged; the text names file and record.
             StorageError: the disk failed.
         """
@@ -148,6 +149,7 @@ class Store:
                 f"{directory} belongs to incarnation {identity.incarnation} of replica {replica_id}, the config says "
                 f"{incarnation}; a new incarnation needs an empty directory: move the old one away, and format again"
             )
+        demand_memory(fs, directory)
         return cls(fs, directory, identity, options or StoreOptions())
 
     @property

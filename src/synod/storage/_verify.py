@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from synod.base import Corruption, DataDirError, Slot
 
 from ._files import FileSystem, join
-from ._identity import IDENTITY, LOCK, DamagedIdentity, Identity, load_identity, read_boot_count
+from ._identity import IDENTITY, LOCK, DamagedIdentity, Identity, demand_memory, load_identity, read_boot_count
 from ._log import Log
 from ._segment import BLOCK
 from ._snapshots import NAME, SnapshotReader, Snapshots
@@ -70,6 +70,10 @@ def _look(fs: FileSystem, directory: str, look: Callable[[Iterator[bytes]], obje
         if found.identity is None:
             return found
         identity = found.identity
+    try:
+        demand_memory(fs, directory)
+    except DataDirError as mark:
+        found.damage.append(str(mark))
     cell_id = bytes.fromhex(identity.cell_id)
     log = Log(
         fs,

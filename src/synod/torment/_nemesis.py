@@ -169,7 +169,7 @@ class Nemesis:
 
     def _note_ends(self) -> None:
         for i, code in self._replicas.ended().items():
-            if code == EXIT_LEFT and i not in self._operator.goal:
+            if code == EXIT_LEFT and i in self._operator.gone:
                 self._replicas.expect_end(i)  # another fault had started it again, and it knows that it was removed
                 continue
             self._history.event("ended", replica=i, code=code, said=self._replicas.last_words(i))

@@ -29,6 +29,8 @@ class Operator:
     def __init__(self, replicas: Replicas) -> None:
         self.goal = set(replicas.ids)
         self.lost: set[int] = set()
+        self.gone: set[int] = set()
+        """Whose removal was asked for, and who has not been made anew since: they may end at any time."""
         self._replicas = replicas
         # Under which incarnation each one's directory was formatted last.
         self._formatted = dict.fromkeys(replicas.ids, 1)
@@ -75,11 +77,13 @@ class Operator:
         if step == "join":
             self._formatted[i] = members[i]["incarnation"]
             self.lost.discard(i)
+            self.gone.discard(i)
             self._replicas.join(i, self._formatted[i], sorted(members))
         elif step == "farewell":
             await self._replicas.wait_ended(i, FAREWELL_S)
             self._replicas.leave(i)
         else:
             if step == "member-remove":
+                self.gone.add(i)
                 self._replicas.expect_end(i)
             await self._replicas.operate(step, i)
