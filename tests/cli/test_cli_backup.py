@@ -124,7 +124,7 @@ def test_a_file_that_is_no_use_changes_nothing(good, tmp_path, change, code, sai
 
 @pytest.mark.slow
 def test_mistakes_with_a_good_file(good, tmp_path):
-    """One sentence each: which way, a cell of the same id, a directory that is not empty, nothing there."""
+    """One sentence each: which way, a cell of the same id, a directory that is not empty, nothing there, a name taken."""
     path = written(tmp_path / "good", good)
     document = config_document(tmp_path)
     config = str(write_config(tmp_path / "replica.toml", document))
@@ -139,6 +139,8 @@ def test_mistakes_with_a_good_file(good, tmp_path):
         (("verify", str(tmp_path)), 2, "no data directory"),
         (("backup", "--cell", "127.0.0.1:1", "--timeout", "1", str(tmp_path / "x")), 3, "no replica of"),
         (("backup", "--cell", "127.0.0.1:1", str(tmp_path)), 2, "is a directory"),
+        (("backup", "--cell", "127.0.0.1:1", path), 2, "exists already, and was left as it is"),
+        (("backup", "--cell", "127.0.0.1:1", "--timeout", "1", "--force", path), 3, "no replica of"),
     ):
         before = contents(tmp_path)
         done = synod(*command)
@@ -350,11 +352,12 @@ def with_acl(hosts: str, path: str, new: Sequence[ACL] | None = None) -> list[AC
 def test_contents_are_put_back_into_a_running_cell(tmp_path):
     """Created, changed and deleted as it takes; what lives with a session stays; a second time there is nothing to do."""
     file = tmp_path / "cell.synod"
+    file.write_bytes(b"an older one")
     with RealCell(tmp_path / "cell", settings=SETTINGS) as cell, BlockingCell(cell.hosts) as client:
         client.multi([Create(f"/n{number:03}", b"%d" % number, OPEN_ACL, 0) for number in range(700)])
         client.create("/deep", b"1")
         client.create("/deep/er", b"2", acl=SECRET)
-        assert synod("backup", "--cell", cell.hosts, str(file)).returncode == 0
+        assert synod("backup", "--cell", cell.hosts, "--force", str(file)).returncode == 0
         before = {path: node[0] for path, node in tree_of(cell.hosts).items()}
         refused = synod("restore", str(file), "--cell", cell.hosts)
         assert (refused.returncode, "not empty" in sentence(refused.stderr)) == (1, True)

@@ -375,8 +375,9 @@ def transfer_leader(
 
 @app.command()
 def backup(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="is written, or replaced when the new one is whole")],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="is written; it must not exist yet")],
     cell: CellOption = DEFAULT_CELL,
+    force: Annotated[bool, typer.Option("--force", help="replace FILE, when the new one is whole")] = False,
     as_json: JsonOption = False,
     timeout: Annotated[float, typer.Option("--timeout", help="seconds to wait for the snapshot")] = 600.0,
 ) -> None:
@@ -389,7 +390,7 @@ def backup(
     with reported():
         from ._backup import make_backup
 
-        make_backup(cell, file, timeout=timeout, as_json=as_json)
+        make_backup(cell, file, force=force, timeout=timeout, as_json=as_json)
 
 
 @app.command()

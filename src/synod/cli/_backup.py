@@ -30,11 +30,11 @@ class Damaged(NotApplied):
     code = -9_001  # no code of the protocol: anything but -1, which says that nobody was reached
 
 
-def make_backup(hosts: str, target: str, *, timeout: float, as_json: bool) -> None:
+def make_backup(hosts: str, target: str, *, force: bool, timeout: float, as_json: bool) -> None:
     """Fetch a backup, check it, and give it its name only then.
 
     Raises:
-        UserError: the file cannot be written.
+        UserError: the file cannot be written, or is there already and `force` does not say that it may go.
         NotApplied: the cell refused.
         OutcomeUnknown: it broke off; there is no file.
         Damaged: what came is not what was sent.
@@ -42,6 +42,8 @@ def make_backup(hosts: str, target: str, *, timeout: float, as_json: bool) -> No
     path = Path(target)
     if path.is_dir():
         raise UserError(f"{path} is a directory; name the file that is to be written")
+    if path.exists() and not force:
+        raise UserError(f"{path} exists already, and was left as it is: give another name, or --force to replace it")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     found = find_replicas(hosts, min(timeout, 10.0))
     replica = next((one for one in found if not one.leads), found[0])  # who leads has enough to do
