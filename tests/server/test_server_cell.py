@@ -315,6 +315,7 @@ STATUS = {
     "last_election": dict,
     "measures": dict,
     "uptime_ms": int,
+    "election_timeout_ms": int,
     "http": str,
     "feature_level": int,
     "supported_level": int,
@@ -345,7 +346,8 @@ def test_status_is_what_the_interface_promises(cell, root):
             assert row["version"] == synod.__version__
             peers = {peer["id"]: peer for peer in row["peers"]}
             assert sorted(peers) == [other + 1 for other in others(number)]
-            assert all(set(peer) == {"id", "address", "connected", "lag"} for peer in peers.values())
+            assert all(set(peer) == {"id", "address", "connected", "lag", "silent_ms"} for peer in peers.values())
+            assert all((peer["silent_ms"] is None) == (number != leader) for peer in peers.values())
             assert all(peer["connected"] for peer in peers.values())
         assert rows[leader]["connections"] == 1
         assert rows[leader]["watches"] == 1

@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from _cells import SETTINGS, RealCell, http, paused, synod, wait_for
 from synod.base import Ballot
+from synod.cli._member import show_members
 from synod.cli._status import silent_members, table
 from synod.client import BlockingCell
 from synod.replica import Note
@@ -184,7 +185,48 @@ def test_the_table_has_a_row_per_replica_and_names_who_is_silent() -> None:
     assert lines[2].split()[4] == "7"
     assert lines[3].split() == ["-", "127.0.0.1:2183", "unreachable"]
     assert lines[4] == "replica 3 (peers at 127.0.0.1:7103) gave no answer here; no replica hears it"
-    assert silent_members(REPLICAS) == [{"id": 3, "peer_address": "127.0.0.1:7103", "connected_to": []}]
+    assert silent_members(REPLICAS) == [
+        {"id": 3, "peer_address": "127.0.0.1:7103", "connected_to": [], "silent_ms": None}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("silent_ms", "said"),
+    [
+        (None, "replica 1 hears it"),
+        (80, "replica 1 hears it"),
+        (500, "replica 1 hears it"),
+        (501, "it is connected to replica 1, and has been silent for 1 s"),
+        (8_300, "it is connected to replica 1, and has been silent for 8 s"),
+        (130_000, "it is connected to replica 1, and has been silent for 2 min"),
+    ],
+)
+def test_who_is_connected_and_does_not_answer_the_leader_is_not_called_heard(silent_ms: int | None, said: str) -> None:
+    """The connection of a process that hangs stands: the leader's own clock tells."""
+    peer = {"id": 2, "address": "127.0.0.1:7102", "connected": True, "lag": 0, "silent_ms": silent_ms}
+    lines = table([row(1, peers=[peer], election_timeout_ms=500)], 200, now=100.0)
+    assert lines[-1] == f"replica 2 (peers at 127.0.0.1:7102) gave no answer here; {said}"
+
+
+def test_the_members_show_who_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
+    """In the column of the connections: a hung member would pass for one that is well."""
+    shown = (("yes", True, None), ("yes", True, 90), ("silent for 8 s", True, 8_300), ("no", False, None))
+    members = [
+        {
+            "id": id_,
+            "role": "voter",
+            "incarnation": 1,
+            "address": f"127.0.0.1:710{id_}",
+            "connected": connected,
+            "lag": 0,
+            "silent_ms": silent_ms,
+        }
+        for id_, (_, connected, silent_ms) in enumerate(shown, 1)
+    ]
+    show_members({"leader": 1, "election_timeout_ms": 500, "members": members}, as_json=False)
+    lines = [re.split(r"  +", line) for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == ["id", "role", "incarnation", "address", "connected", "slots behind"]
+    assert [line[4] for line in lines[1:]] == [text for text, _, _ in shown]
 
 
 @pytest.mark.parametrize("width", [60, 80])
@@ -247,6 +289,29 @@ def test_the_word_and_the_page_say_the_same(cell) -> None:
         states = [entry["state"] for entry in report["replicas"]]
         assert [state == "unreachable" for state in states] == [n != other for n in range(3)]
         assert [member["id"] for member in report["silent"]] == [n + 1 for n in range(3) if n != other]
+    cell.wait_settled()
+
+
+@pytest.mark.slow
+def test_a_follower_that_hangs_is_told_by_its_silence(cell) -> None:
+    """Its connection stands and nothing is chosen meanwhile: it is connected and lags no slot."""
+    leader = cell.wait_settled()
+    hung = (leader + 1) % 3
+    name = f"synod_peer_silence_seconds{{{hung + 1}}}"
+    assert scrape(cell, leader)[name] < 0.5
+    with paused(cell, hung):
+        wait_for(lambda: scrape(cell, leader)[name] > 1, "a silence of a second")
+        found = scrape(cell, leader)
+        assert found[f"synod_peer_connected{{{hung + 1}}}"] == 1
+        hosts = f"127.0.0.1:{cell.ports[leader]}"
+        said = synod("member", "list", cell=hosts).stdout.splitlines()[1 + hung]
+        assert re.search(r"  silent for \d+ s  ", said), said
+        answer = json.loads(synod("member", "list", "--json", cell=hosts).stdout)
+        assert {m["id"]: m["silent_ms"] is not None for m in answer["members"]} == {
+            n + 1: n != leader for n in range(3)
+        }
+        assert "and has been silent for" in synod("status", cell=hosts).stdout
+    wait_for(lambda: scrape(cell, leader).get(name, 9) < 0.5, "an answer")
     cell.wait_settled()
 
 

@@ -9,6 +9,7 @@ from synod.base import OutcomeUnknown
 
 from ._operator import find_leader, operate
 from ._output import print_json
+from ._status import overdue_ms, silent_for
 
 LEADERS_ASKED_MAX: Final = 5
 """A leader that is to go hands over, and others may take the lead for reasons of their own; rarely so often."""
@@ -40,11 +41,19 @@ def show_members(answer: dict[str, Any], *, as_json: bool) -> None:
     for member in answer["members"]:
         role = f"{member['role']}, leads" if member["id"] == answer["leader"] else member["role"]
         lag = "" if member["lag"] is None else str(member["lag"])
-        connected = "yes" if member["connected"] else "no"
+        connected = _connected(member, answer)
         rows.append([str(member["id"]), role, str(member["incarnation"]), member["address"], connected, lag])
     widths = [max(len(row[k]) for row in rows) for k in range(len(titles))]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _connected(member: dict[str, Any], answer: dict[str, Any]) -> str:
+    """Whether a member is there: the connection of one that hangs, or whose network is gone, stands for long."""
+    if not member["connected"]:
+        return "no"
+    silent_ms = overdue_ms(member, answer)
+    return silent_for(silent_ms) if silent_ms else "yes"
 
 
 def show_config(answer: dict[str, Any], *, as_json: bool) -> None:

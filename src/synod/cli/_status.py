@@ -111,17 +111,20 @@ def _read(answer: str) -> Row:
 
 
 def silent_members(rows: list[Row]) -> list[Row]:
-    """The members that no answer came from, as the others know them: their peer addresses, and who hears them."""
+    """The members that no answer came from, as the others know them: their peer addresses, and who is connected.
+
+    `silent_ms` is how long the leader has had no answer from it, where that is longer than an election timeout.
+    """
     known = {row["id"] for row in rows if "id" in row}
     silent: dict[int, Row] = {}
     for row in rows:
         for peer in row.get("peers", ()):
             if peer["id"] not in known:
-                entry = silent.setdefault(
-                    peer["id"], {"id": peer["id"], "peer_address": peer["address"], "connected_to": []}
-                )
+                unheard = {"id": peer["id"], "peer_address": peer["address"], "connected_to": [], "silent_ms": None}
+                entry = silent.setdefault(peer["id"], unheard)
                 if peer["connected"]:
                     entry["connected_to"].append(row["id"])
+                entry["silent_ms"] = overdue_ms(peer, row) or entry["silent_ms"]
     return [silent[id_] for id_ in sorted(silent)]
 
 
@@ -145,6 +148,8 @@ def table(rows: list[Row], width: int, *, bold: bool = False, now: float | None 
     for member in silent_members(rows):
         heard = ", ".join(map(str, member["connected_to"]))
         who = f"replica {heard} hears it" if heard else "no replica hears it"
+        if member["silent_ms"] is not None:
+            who = f"it is connected to replica {heard}, and has been {silent_for(member['silent_ms'])}"
         lines.append(f"replica {member['id']} (peers at {member['peer_address']}) gave no answer here; {who}")
     return lines
 
@@ -190,10 +195,22 @@ def _cells(row: Row, lag: dict[int, int], now: float) -> list[str]:
 def _election(last: Row | None, now: float) -> str:
     if last is None:
         return "none"
-    return f"{_ago(now - last['at_ms'] / 1000)} ago: {last['text']}"
+    return f"{span(now - last['at_ms'] / 1000)} ago: {last['text']}"
 
 
-def _ago(seconds: float) -> str:
+def overdue_ms(peer: Row, told: Row) -> int:
+    """How long the leader has had no answer of a peer; 0 up to an election timeout, which `told` holds."""
+    silent_ms = peer.get("silent_ms") or 0  # a replica of an older version does not tell
+    return silent_ms if silent_ms > told.get("election_timeout_ms", 0) else 0
+
+
+def silent_for(silent_ms: int) -> str:
+    """How long a silent peer is silent; an election timeout may be shorter than a second, which is told as one."""
+    return f"silent for {span(max(1.0, silent_ms / 1000))}"
+
+
+def span(seconds: float) -> str:
+    """A time in its largest unit, rounded down."""
     for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
         if seconds >= size:
             return f"{int(seconds // size)} {unit}"

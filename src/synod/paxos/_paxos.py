@@ -265,6 +265,15 @@ class Paxos:
             return None
         return max(0, self._learner.mark - self._reign.progress[peer].mark)
 
+    def silence(self, peer: ReplicaId) -> Micros | None:
+        """How long a connected peer has not answered, as the leader knows it; None at others.
+
+        One that has never answered this leader counts as silent for an election timeout when they meet.
+        """
+        if self._reign is None or peer not in self._reign.progress:
+            return None
+        return self._now - self._reign.progress[peer].acked_at
+
     # -- inputs: connections and messages ------------------------------------------------------------------
 
     def connected(self, peer: ReplicaId, now: Micros) -> None:

@@ -1411,14 +1411,18 @@ class Replica:
         }
 
     def peers(self) -> list[dict[str, object]]:
-        """What is known of each other member."""
-        return [
-            {
-                "id": member.id,
-                "address": member.address,
-                "connected": member.id in self._connected,
-                "lag": self.paxos.lag(member.id),
-            }
-            for member in self.configuration.members
-            if member.id != self.id
-        ]
+        """What is known of each other member; a connection says little, as that of a process that hangs stands."""
+        known: list[dict[str, object]] = []
+        for member in self.configuration.members:
+            if member.id != self.id:
+                silence = self.paxos.silence(member.id)
+                known.append(
+                    {
+                        "id": member.id,
+                        "address": member.address,
+                        "connected": member.id in self._connected,
+                        "lag": self.paxos.lag(member.id),
+                        "silent_ms": None if silence is None else silence // MILLISECOND,
+                    }
+                )
+        return known

@@ -55,6 +55,10 @@ class _Collector(Collector):
             ),
             "synod_peer_connected": (["peer"], {(str(p["id"]),): float(p["connected"]) for p in peers}),
             "synod_peer_lag_slots": (["peer"], {(str(p["id"]),): p["lag"] for p in peers if p["lag"] is not None}),
+            "synod_peer_silence_seconds": (
+                ["peer"],
+                {(str(p["id"]),): p["silent_ms"] / 1000 for p in peers if p["silent_ms"] is not None},
+            ),
             "synod_elections": (["reason"], {(reason,): count for reason, count in measures.elections.items()}),
             "synod_ballots": (["outcome"], {(outcome,): count for outcome, count in measures.ballots.items()}),
             "synod_stalls": (["what"], {(what,): count for what, count in measures.stalls.items()}),

@@ -624,6 +624,7 @@ class Host:
             "latency": self.latency,
             "last_election": self.measures.last_election,
             "measures": self.measures.summary(),
+            "election_timeout_ms": self.config.election_timeout_ms,
             "http": "" if self.config.http is None else str(self.config.http),
             "uptime_ms": (monotonic() - self._started_at) // MILLISECOND,
         }

@@ -39,6 +39,7 @@ FAMILIES: Final[dict[str, tuple[Kind, str]]] = {
     "synod_log_bytes": ("gauge", "what the log takes on this replica's disk"),
     "synod_peer_connected": ("gauge", "1 when the peer is connected to this replica"),
     "synod_peer_lag_slots": ("gauge", "chosen slots that the peer does not know yet, as the leader sees it"),
+    "synod_peer_silence_seconds": ("gauge", "how long the connected peer has not answered, as the leader sees it"),
     "synod_elections": ("counter", "elections that this replica began or took part in, by what began them"),
     "synod_ballots": ("counter", "ballots that this replica raised, by what became of them"),
     "synod_leader_changes": ("counter", "how often this replica began to follow another leader, or to lead"),

@@ -93,7 +93,7 @@ class Operator:
     # Whoever does not lead answers `{"from": id, "leader": id}` to a wish for other members: ask that one.
 
     async def member_list(self, _: Document) -> Document:
-        """Who the members are, as this replica knows; their lag as the leader does."""
+        """Who the members are, as this replica knows; their lag and silence as the leader does."""
         return self._members()
 
     async def member_add(self, asked: Document) -> Document:
@@ -185,6 +185,7 @@ class Operator:
         return {
             "generation": replica.configuration.generation,
             "leader": replica.paxos.leader,
+            "election_timeout_ms": self._host.config.election_timeout_ms,
             "members": [
                 {
                     "id": m.id,
@@ -193,6 +194,7 @@ class Operator:
                     "address": m.address,
                     "connected": m.id == replica.id or bool(status[m.id]["connected"]),
                     "lag": 0 if m.id == replica.paxos.leader else status.get(m.id, {}).get("lag"),
+                    "silent_ms": status.get(m.id, {}).get("silent_ms"),
                 }
                 for m in replica.configuration.members
             ],

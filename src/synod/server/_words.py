@@ -52,6 +52,7 @@ STATUS: Final = (
     "version",
     "compiled",
     "uptime_ms",
+    "election_timeout_ms",
     "peers",
 )
 """What `/status` and the word `synd` tell."""
