@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from _cells import SETTINGS, RealCell, http, paused, synod, wait_for
 from synod.base import Ballot
 from synod.cli._member import show_members
-from synod.cli._status import silent_members, table
+from synod.cli._status import details_table, silent_members, table
 from synod.client import BlockingCell
 from synod.replica import Note
 from synod.server._metrics import FAMILIES, Histogram, Measures
@@ -227,6 +227,21 @@ def test_the_members_show_who_is_silent(capsys: pytest.CaptureFixture[str]) -> N
     lines = [re.split(r"  +", line) for line in capsys.readouterr().out.splitlines()]
     assert lines[0] == ["id", "role", "incarnation", "address", "connected", "slots behind"]
     assert [line[4] for line in lines[1:]] == [text for text, _, _ in shown]
+
+
+def test_the_details_tell_how_much_is_written_at_once() -> None:
+    """Both histograms of the disk's work, as mean, bound of 99 in 100, and largest."""
+    measures = Measures(0)
+    for size in (*[200] * 99, 5_000):
+        measures.batch_bytes.observe(size)
+    for writes in (1, 1, 1, 3):
+        measures.sync_writes.observe(writes)
+    told = row(1, digest_slot=4_096, snapshot_slot=0, log_bytes=16_800_000, measures=measures.summary())
+    title, line = (re.split(r"  +", text) for text in details_table([told]))
+    shown = dict(zip(title, line, strict=False))  # no election was counted
+    assert shown["batch bytes mean/p99/max"] == "248 / 256 / 5000"
+    assert shown["writes per sync mean/p99/max"] == "1.5 / 3 / 3"
+    assert shown["log"] == "16.8 MB"
 
 
 @pytest.mark.parametrize("width", [60, 80])

@@ -341,7 +341,9 @@ def remove(
 @app.command()
 def status(
     cell: CellOption = DEFAULT_CELL,
-    details: Annotated[bool, typer.Option("--details", help="also how punctual disks and heartbeats are")] = False,
+    details: Annotated[
+        bool, typer.Option("--details", help="also how much disks write at once, and how punctual they are")
+    ] = False,
     as_json: JsonOption = False,
     timeout: TimeoutOption = 5.0,
 ) -> None:

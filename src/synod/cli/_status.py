@@ -40,6 +40,8 @@ DETAILS: Final = (
     "digest slot",
     "snapshot slot",
     "log",
+    "batch bytes mean/p99/max",
+    "writes per sync mean/p99/max",
     "sync ms p99/max",
     "loop lag ms p99/max",
     "heartbeat gap ms p99/max",
@@ -155,17 +157,23 @@ def table(rows: list[Row], width: int, *, bold: bool = False, now: float | None 
 
 
 def details_table(rows: list[Row]) -> list[str]:
-    """The lines of a second table: where each replica is with its disk, and how punctual it is."""
+    """The lines of a second table: where each replica is with its disk, how much it writes at once, how punctual it is."""
     return _aligned([list(DETAILS), *(_details(row) for row in rows if "measures" in row)])
 
 
 def _details(row: Row) -> list[str]:
     measures = row["measures"]
     ms = [f"{measures[name]['p99'] * 1000:.1f} / {measures[name]['max'] * 1000:.1f}" for name in PUNCTUAL]
+    batch, shared = measures["batch_bytes"], measures["sync_writes"]
+    disk = [
+        f"{row['log_bytes'] / 1e6:.1f} MB",
+        f"{batch['mean']:.0f} / {batch['p99']:.0f} / {batch['max']:.0f}",
+        f"{shared['mean']:.1f} / {shared['p99']:.0f} / {shared['max']:.0f}",
+    ]
     stalls = ", ".join(f"{what} {count}" for what, count in measures["stalls"].items())
     elections = ", ".join(f"{reason} {count}" for reason, count in measures["elections"].items() if count)
     slots = [str(row[name]) for name in ("digest_slot", "snapshot_slot")]
-    return [str(row["id"]), *slots, f"{row['log_bytes'] / 1e6:.1f} MB", *ms, stalls, elections]
+    return [str(row["id"]), *slots, *disk, *ms, stalls, elections]
 
 
 def _aligned(cells: list[list[str]]) -> list[str]:
