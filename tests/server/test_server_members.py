@@ -14,7 +14,7 @@ from kazoo.client import KazooClient
 from kazoo.exceptions import KazooException
 
 from _cells import PATIENCE_S, SETTINGS, SYNOD, RealCell, sentence, synod, wait_for
-from synod.base import Configuration, Member
+from synod.base import ConfigError, Configuration, Member
 from synod.server import load_config
 from synod.server._config import joining_config  # as the leader's answer holds it
 
@@ -145,6 +145,7 @@ def test_the_config_of_who_joins_gives_the_first_configuration_and_those_to_call
     made = tmp_path / "replica-4.toml"
     made.write_text(text)
     config = load_config(str(made))
+    assert config.data_dir == str(tmp_path / "replica-4")
     assert config.configuration == first
     assert (config.id, config.incarnation, str(config.peer)) == (4, 1, "127.0.0.1:7004")
     assert (config.reads, config.timeout_ms_min) == ("sequential", 1_500)
@@ -153,6 +154,43 @@ def test_the_config_of_who_joins_gives_the_first_configuration_and_those_to_call
         2: "127.0.0.1:7102",
         3: "127.0.0.1:7003",
     }
+
+
+@pytest.mark.parametrize(
+    ("client", "http", "missing"),
+    [
+        (None, None, ["client", "http"]),
+        (None, "127.0.0.1:8002", ["client"]),
+        ("127.0.0.1:2182", None, ["http"]),
+        ("127.0.0.1:2182", "127.0.0.1:8002", []),
+    ],
+)
+def test_what_nobody_told_the_cell_is_left_to_be_filled_in(
+    client: str | None, http: str | None, missing: list[str], tmp_path
+) -> None:
+    """A port that was guessed may be another replica's: the place is marked, and the config is refused until then."""
+    first = Configuration("5e" * 16, tuple(Member(i, f"127.0.0.1:{7000 + i}") for i in (1, 2, 3)))
+    known = first.replaced(2, "127.0.0.1:7002")
+    template = tmp_path / "leader.toml"
+    template.write_text(
+        f'id = 1\ncell_id = "{first.cell_id}"\ndata_dir = "data"\n'
+        '[listen]\nclient = "127.0.0.1:2181"\npeer = "127.0.0.1:7001"\n'
+        '[[peers]]\nid = 1\naddress = "127.0.0.1:7001"\n'
+    )
+    member = known.member(2)
+    assert member is not None
+    text = joining_config(member, first, known, load_config(str(template)), client=client, http=http)
+    left = [line for line in text.splitlines() if "PORT" in line]
+    assert left == [
+        f'{key} = "127.0.0.1:PORT"  # fill in: the cell does not know it, and --{key} did not say it' for key in missing
+    ]
+    made = tmp_path / "replica-2.toml"
+    made.write_text(text)
+    if missing:
+        with pytest.raises(ConfigError, match=f"listen.{missing[0]} is HOST:PORT, not '127.0.0.1:PORT'"):
+            load_config(str(made))
+    else:
+        assert str(load_config(str(made)).client) == client
 
 
 def test_three_grow_to_five_the_leader_goes_and_a_wiped_replica_is_replaced(cell: Cell) -> None:
@@ -186,10 +224,12 @@ def test_three_grow_to_five_the_leader_goes_and_a_wiped_replica_is_replaced(cell
     # It is re-admitted under a new one.
     cell.processes.kill(wiped - 1)
     shutil.rmtree(cell.directory / f"replica-{wiped}")
-    listens = ("--client", f"127.0.0.1:{cell.ports[wiped - 1]}", "--http", f"127.0.0.1:{cell.http_ports[wiped - 1]}")
-    answer = cell.member("replace", str(wiped), *listens)
+    answer = cell.member("replace", str(wiped), "--http", f"127.0.0.1:{cell.http_ports[wiped - 1]}")
     assert answer["incarnation"] == 2
+    assert 'client = "127.0.0.1:PORT"' in answer["config"]
     config.write_text(answer["config"])
+    assert "listen.client is HOST:PORT" in sentence(synod("format", str(config)).stderr)
+    config.write_text(answer["config"].replace("PORT", str(cell.ports[wiped - 1])))
     assert synod("format", str(config)).returncode == 0
     cell.processes.start(wiped - 1)
     cell.promote(wiped)

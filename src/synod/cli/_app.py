@@ -563,8 +563,12 @@ def member_remove(
 def member_replace(
     id_: IdArgument,
     address: Annotated[str | None, typer.Option("--address", metavar="HOST:PORT", help="if its peers' changes")] = None,
-    client: ClientAddressOption = None,
-    http: HttpAddressOption = None,
+    client: Annotated[
+        str | None, typer.Option("--client", metavar="HOST:PORT", help="where it serves clients; else to be filled in")
+    ] = None,
+    http: Annotated[
+        str | None, typer.Option("--http", metavar="HOST:PORT", help="its HTTP; else to be filled in")
+    ] = None,
     cell: CellOption = DEFAULT_CELL,
     as_json: JsonOption = False,
     timeout: TimeoutOption = 10.0,
@@ -575,11 +579,9 @@ def member_replace(
     """
     with reported():
         from ._member import change, show_config
-        from ._operator import find_leader, operate
 
-        known = operate(find_leader(cell, timeout).http, "member-list", {}, timeout)["members"]
-        at = address or next((m["address"] for m in known if m["id"] == id_), "127.0.0.1:1")
-        asked = {"id": id_, **({"address": address} if address else {}), **_listens(at, client, http)}
+        given = {"address": address, "client": client, "http": http}
+        asked = {"id": id_, **{key: value for key, value in given.items() if value is not None}}
         show_config(change(cell, "member-replace", asked, timeout), as_json=as_json)
 
 

@@ -300,9 +300,13 @@ def _numbers(
 
 
 def joining_config(
-    member: Member, first: Configuration, known: Configuration, config: Config, *, client: str, http: str
+    member: Member, first: Configuration, known: Configuration, config: Config, *, client: str | None, http: str | None
 ) -> str:
-    """The config of a replica that joins, as the leader, with its own `config`, would write it."""
+    """The config of a replica that joins, as the leader, with its own `config`, would write it.
+
+    The cell knows where its members' peers reach them and nothing else: a `client` or `http` that nobody named is left
+    to be filled in, and until then the config is refused.
+    """
 
     def tables(key: str, members: Sequence[Member]) -> list[str]:
         return [f'[[{key}]]\nid = {m.id}\naddress = "{m.address}"\n' for m in members]
@@ -310,11 +314,18 @@ def joining_config(
     def section(name: str, **values: int) -> list[str]:
         return [f"[{name}]\n" + "".join(f"{key} = {value}\n" for key, value in values.items())]
 
+    def listens(key: str, address: str | None) -> str:
+        if address is not None:
+            return f'{key} = "{address}"\n'
+        host = member.address.rpartition(":")[0]
+        return f'{key} = "{host}:PORT"  # fill in: the cell does not know it, and --{key} did not say it\n'
+
     head = (
-        f'id = {member.id}\ncell_id = "{known.cell_id}"\ndata_dir = "replica-{member.id}"\n'
+        f'id = {member.id}\ncell_id = "{known.cell_id}"\n'
+        f'data_dir = "replica-{member.id}"  # beside this file; any that does not exist yet will do\n'
         f'incarnation = {member.incarnation}\nreads = "{config.reads}"\n'
     )
-    listen = f'[listen]\nclient = "{client}"\npeer = "{member.address}"\nhttp = "{http}"\n'
+    listen = f"[listen]\n{listens('client', client)}{listens('peer', member.address)}{listens('http', http)}"
     others = [other for other in known.members if other.id != member.id]
     return "\n".join(
         [

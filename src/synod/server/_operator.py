@@ -125,9 +125,12 @@ class Operator:
         return self._members() if isinstance(after, Configuration) else after
 
     async def member_replace(self, asked: Document) -> Document:
-        """A member begins anew on an empty disk, as a later incarnation: `id`, and perhaps another `address`."""
+        """A member begins anew on an empty disk, as a later incarnation: `id`, and perhaps another `address`.
+
+        In its config `client` and `http` are left to be filled in where they are not given.
+        """
         id_ = _id(asked)
-        client, http = (checked_address(str(asked.get(key, "")), key) for key in ("client", "http"))
+        client, http = (checked_address(str(asked[key]), key) if key in asked else None for key in ("client", "http"))
         given = checked_address(str(asked["address"]), "address") if asked.get("address") else None
 
         def replaced(now: Configuration) -> Configuration:
@@ -200,7 +203,7 @@ class Operator:
             ],
         }
 
-    def _joins(self, after: Configuration, id_: int, client: str, http: str) -> Document:
+    def _joins(self, after: Configuration, id_: int, client: str | None, http: str | None) -> Document:
         member = after.member(id_)
         assert member is not None
         config = joining_config(member, self._host.replica.first, after, self._host.config, client=client, http=http)
