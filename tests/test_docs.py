@@ -49,6 +49,16 @@ def test_what_is_cited_exists(document: Path) -> None:
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
 
 
+@pytest.mark.parametrize(("document", "rows"), [("GUARANTEES.md", 40), ("BUGS_OF_OTHERS.md", 26)])
+def test_every_row_names_its_tests_and_mutants(document: str, rows: int) -> None:
+    """Each failure has a test that shows its promise, and a bug made on purpose that the test finds."""
+    text = (ROOT / "docs" / document).read_text()
+    table = [line for line in text.splitlines() if re.match(r"\| (?!when |the bug )", line)]
+    assert len(table) >= rows
+    assert [row for row in table if "`tests/" not in row] == []
+    assert [row for row in table if not re.search(r"mutants? `[\w-]+", row)] == []
+
+
 def test_the_example_of_the_tree_runs(tmp_path: Path) -> None:
     """The block with connect, pasted, against a cell that is really there."""
     [example] = [block for block in blocks("python") if "synod.connect" in block]

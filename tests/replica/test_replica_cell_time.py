@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 from replica_alone import new_replica
 
 from synod.base import MILLISECOND, SECOND, Ballot, Configuration, Entry, Member, Micros, Slot
@@ -88,3 +90,20 @@ def test_another_batch_in_the_slot_of_one_that_it_accepted_is_not_as_old() -> No
     began = it.elect(Entry(FIRST + 1, Ballot(2, 3), batch(5_300)))
     assert it.replica.tree.cell_time_ms == 5_300
     assert began == 5_300 * MILLISECOND
+
+
+def test_a_wall_clock_that_jumps_moves_no_cell_time() -> None:
+    """Sessions are measured by cell time, so that a day more or less on the wall ends none of them."""
+    began = now = SECOND
+    _, replica = new_replica(Configuration(CELL.cell_id, CELL.members[:1]), now)
+    for conn, wall_ms in enumerate((0, 86_400_000, 3_600_000), 1):
+        replica.client_opened(conn, now)
+        replica.client_data(conn, struct.pack(">iiqiqi", 44, 0, 0, 30_000, 0, 16) + bytes(16), now)
+        for _ in range(40):
+            now += 50 * MILLISECOND
+            replica.tick(now, wall_ms)
+            while (ready := replica.ready()).more or ready.writes:
+                for write in ready.writes:
+                    replica.persisted(write.id, now)
+        assert len(replica.tree.sessions) == conn, "each session is a write, and all of them live"
+        assert replica.tree.cell_time_ms * MILLISECOND <= now - began

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
+from replica_alone import new_replica
 
 from synod.base import SECOND, Ballot, Change, Configuration, Entry, Member, RemoteProtocolError
 from synod.paxos import Prepare, Promise, TakeOver, decode
@@ -125,6 +127,16 @@ def test_another_disk_than_the_promoted_one_is_refused() -> None:
 def test_a_replica_does_not_call_itself() -> None:
     """Two configs with one id, or an address that is one's own."""
     assert "was called by itself" in Host().refuses(hello(1))
+
+
+def test_replicas_that_were_made_from_different_backups_refuse_each_other() -> None:
+    """Or one of them from none: their logs begin with other states, whatever else their configurations share."""
+    _, it = new_replica(replace(FIRST, backup="a0" * 16), SECOND)
+    for backup in ("b1" * 16, ""):
+        other = replace(hello(2), configuration=replace(FIRST, backup=backup).digest())
+        with pytest.raises(RemoteProtocolError, match="another configuration"):
+            it.check_hello(encode_message(other))
+    it.check_hello(encode_message(replace(hello(2), configuration=replace(FIRST, backup="a0" * 16).digest())))
 
 
 def test_who_joins_lets_in_everybody_of_its_cell() -> None:
