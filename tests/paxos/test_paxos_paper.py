@@ -533,6 +533,28 @@ def test_a_mark_lasts_for_the_entry_that_comes_later() -> None:
     assert [entry.value for entry in take(paxos, 3, Accept(Ballot(2, 3), 1, 0, 0, b"v")).chosen] == [b"v"]
 
 
+def test_what_lies_behind_a_gap_is_not_taken() -> None:
+    """A peer that answers with later slots is not believed to have told all before them (ZOOKEEPER-4925)."""
+    paxos = replica()
+    sync(paxos, take(paxos, 3, Slots(1, 1, False, entries((1, (2, 3), b"one")))))
+    ready = take(paxos, 3, Slots(3, 4, False, entries((3, (2, 3), b"three"), (4, (2, 3), b"four"))))
+    assert (ready.writes, ready.chosen, paxos.chosen_mark) == ([], [], 1)
+    ready = take(paxos, 1, Slots(2, 4, False, entries((2, (2, 3), b"two"), (3, (2, 3), b"three"))))
+    assert [entry.value for entry in sync(paxos, ready).chosen] == [b"two", b"three"]
+
+
+def test_what_the_log_has_behind_a_gap_is_not_told() -> None:
+    """Who asks for slots from the log gets those before the gap, or is pointed to the snapshot; never those behind."""
+    paxos = replica()
+    chosen = entries(*((slot, (2, 3), b"v") for slot in range(1, 6)))
+    sync(paxos, take(paxos, 3, Slots(1, 5, False, chosen)))
+    for found, told in ((chosen[:2] + chosen[3:], chosen[:2]), (chosen[1:], ())):
+        paxos._read_log(1, 1)
+        (read,) = paxos.ready().log_reads
+        paxos.log_read(read.id, found, NOW)
+        assert paxos.ready().messages == [(1, Slots(1, 5, not told, told))]
+
+
 def test_fetched_entries_are_held_as_if_they_had_been_accepted() -> None:
     """What is held at 5.3 must be reported to whoever asks for promises: so no lower ballot is promised any more."""
     paxos = replica()

@@ -8,10 +8,11 @@ from synod.base import MILLISECOND, SECOND
 from synod.sim import Plan, World
 from synod.sim._machine import Machine
 from synod.sim._oracles import Oracles  # a test of the simulator may open its machines
+from synod.wire import PERM_ADMIN, PERM_ALL
 
 
-@pytest.mark.parametrize("seed", [21, 22])
-def test_altered_memory_stops_that_replica_and_no_other(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("seed", "what"), [(21, "version"), (22, "version"), (21, "acl")])
+def test_altered_memory_stops_that_replica_and_no_other(seed: int, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The report names the slot, its own digest and the quorum's; from its disk, which is sound, it comes back."""
     said: list[tuple[int, str]] = []
 
@@ -28,7 +29,10 @@ def test_altered_memory_stops_that_replica_and_no_other(seed: int, monkeypatch: 
     leader = next(m for m in world.machines.values() if m.replica and m.replica.paxos.role == "leader")
     odd = next(m for m in world.machines.values() if m is not leader)
     path = next(path for path in odd.replica.tree.nodes if path.startswith(b"/r"))
-    odd.replica.tree.nodes[path].version ^= 1 << 20
+    if what == "version":
+        odd.replica.tree.nodes[path].version ^= 1 << 20
+    else:  # everything that clients do goes on: only who may change the list is another one
+        odd.replica.tree.nodes[path].acl = odd.replica.tree.share_acl(((PERM_ALL & ~PERM_ADMIN, b"world", b"anyone"),))
     for _ in range(200):
         world.run(world.now + 100 * MILLISECOND)
         # What is never written again is never hashed again; clients write this one all the time.

@@ -6,7 +6,7 @@ import random
 
 import pytest
 from tree_load import Load
-from tree_world import RecordingSink, World, create, delete, set_data
+from tree_world import RecordingSink, World, create, delete, set_acl, set_data
 
 from synod.tree import Tree, encode_digest_now
 from synod.tree._digest import entity_hash
@@ -102,6 +102,21 @@ def test_each_replicated_field_counts() -> None:
     differs(tree, "opening_ballot", (9, 9))
     differs(tree, "origins", {1: (1, 9)})
     differs(tree, "configuration", b"other")
+
+
+def test_a_change_of_an_access_list_is_hashed() -> None:
+    """Lists are changed by the log alone; who has another one has another digest (etcd #14571)."""
+    world = World()
+    session = world.connect(1)
+    world.write(session, create(1, b"/a", b"v"), create(2, b"/b", b"v"))
+    digests = set()
+    for permissions in (31, 1, 31):
+        world.write(session, set_acl(3, b"/a", [(permissions, b"world", b"anyone"), (16, b"world", b"anyone")]))
+        world.tree.freeze()
+        world.tree.digest_step(10**6)
+        assert world.tree.digest() == recomputed(world.tree)
+        digests.add(world.tree.digest())
+    assert len(digests) == 3
 
 
 def test_null_and_empty_values_have_other_digests() -> None:
