@@ -216,6 +216,34 @@ def test_a_replica_that_was_removed_ends_by_itself() -> None:
     end(world)
 
 
+def test_a_lock_outlives_the_member_that_served_its_holder() -> None:
+    """Its clients are let go at once and attach elsewhere: no member takes a session with it (consul #6793)."""
+    world = busy()
+    leader = leader_of(world)
+    removed, other = (m for m in world.machines.values() if m is not leader)
+    clients = world.clients.values()
+    for client in clients:
+        world.client_cuts |= {(client.id, leader.id): 1 << 60, (client.id, other.id): 1 << 60}
+        client.hang_up()
+    locks: dict[bytes, int] = {}
+    while not locks or any(client.machine != removed.id or not client.session for client in clients):
+        world.run(world.now + SECOND // 20)
+        assert leader.replica is not None
+        locks = {path: owner for owner, s in leader.replica.tree.sessions.items() for path in s.ephemerals}
+    world.quiet = True  # what is held stays held, and nobody does anything but ping
+    world.client_cuts.clear()
+    served = {client.id: client.session for client in clients}
+    make(world, world.members.removed(removed.id))
+    world.run(world.now + SECOND)
+    assert {client.id: client.session for client in clients if client.conn and client.machine != removed.id} == served
+    world.run(world.now + 20 * SECOND)
+    tree = leader_of(world).replica.tree
+    assert {path: tree.nodes[path].owner for path in locks if path in tree.nodes} == locks
+    assert world.counts.get("session lost", 0) == 0
+    world.quiet = False
+    end(world)
+
+
 def test_an_observer_sees_everything_and_is_no_quorum_with_anybody() -> None:
     """It follows, and the cell stands still without a quorum of voters."""
     world = busy()
