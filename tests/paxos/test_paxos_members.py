@@ -5,11 +5,14 @@ Ref: Lamport 2001 s3 (the members are part of the state, with alpha = 1); docs/d
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import combinations
+
 import pytest
 from paxos_cell import Cell, Disk, configuration_of
 
-from synod.base import MILLISECOND, SECOND, Ballot, Change, Entry, InvariantViolation, is_change
-from synod.paxos import Accept, Accepted, Chosen, Fetch, HeartbeatAck, PaxosOptions, Prepare, Promise
+from synod.base import MILLISECOND, SECOND, Ballot, Change, Configuration, Entry, InvariantViolation, is_change
+from synod.paxos import Accept, Accepted, Chosen, Fetch, Heartbeat, HeartbeatAck, PaxosOptions, Prepare, Promise
 
 FOUR_IN_FLIGHT = PaxosOptions(in_flight_slots_max=4)
 
@@ -198,6 +201,47 @@ def test_two_leaders_propose_two_changes_and_one_is_made() -> None:
         made = [entry.value for entry in cell.applied[i] if is_change(entry.value)]
         assert made == [two] != [one]
         assert cell.up[i].voters == (1, 2, 3, 5)
+
+
+CHANGES: dict[str, Callable[[Configuration], Configuration]] = {
+    "add": lambda before: before.promoted(4, 0),
+    "remove": lambda before: before.removed(3),
+    "remove the first leader": lambda before: before.removed(1),
+}
+
+
+@pytest.mark.parametrize("reached", ["nobody", "another", "a quorum"])
+@pytest.mark.parametrize(("one", "two"), [("add", "remove"), ("remove", "add"), ("remove", "remove the first leader")])
+def test_of_two_changes_by_two_leaders_one_is_made_and_its_quorums_meet_those_before(
+    one: str, two: str, reached: str
+) -> None:
+    """Each alone would be safe; both would give quorums that do not meet (Ongaro's note of 2015)."""
+    cell = Cell(3, learners=1)
+    before = cell.elect(1).configuration
+    cell.lose = lambda a, b, m: (isinstance(m, Accept) and (b != 3 or reached == "nobody")) or (
+        isinstance(m, Accepted | Chosen | Heartbeat) and reached == "another"
+    )
+    cell.change(1, CHANGES[one](before))
+    cell.settle()
+    made_by_1 = cell.up[1].configuration != before
+    assert made_by_1 == (reached == "a quorum")
+    cell.isolate(1)
+    cell.lose = lambda a, b, m: False
+    cell.elect(2)
+    if cell.up[2].configuration == before:
+        cell.change(2, CHANGES[two](before))
+        cell.settle()
+    for i in (2, 3, 4):
+        cell.connect(1, i)
+    cell.advance(2 * SECOND)
+    after = cell.up[2].configuration
+    made = {entry.value for i in cell.ids for entry in cell.applied[i] if is_change(entry.value)}
+    assert len(made) == 1
+    assert after == CHANGES[two if reached == "nobody" else one](before)
+    assert {cell.up[i].configuration for i in after.voters} == {after}
+    for old in combinations(before.voters, len(before.voters) // 2 + 1):
+        for new in combinations(after.voters, len(after.voters) // 2 + 1):
+            assert set(old) & set(new)
 
 
 def test_a_change_that_nobody_else_accepted_may_be_lost() -> None:
