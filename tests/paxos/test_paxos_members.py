@@ -218,8 +218,9 @@ def test_of_two_changes_by_two_leaders_one_is_made_and_its_quorums_meet_those_be
     """Each alone would be safe; both would give quorums that do not meet (Ongaro's note of 2015)."""
     cell = Cell(3, learners=1)
     before = cell.elect(1).configuration
-    cell.lose = lambda a, b, m: (isinstance(m, Accept) and (b != 3 or reached == "nobody")) or (
-        isinstance(m, Accepted | Chosen | Heartbeat) and reached == "another"
+    cell.lose = lambda a, b, m: (
+        (isinstance(m, Accept) and (b != 3 or reached == "nobody"))
+        or (isinstance(m, Accepted | Chosen | Heartbeat) and reached == "another")
     )
     cell.change(1, CHANGES[one](before))
     cell.settle()

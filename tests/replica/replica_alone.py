@@ -6,8 +6,10 @@ import random
 
 from synod.base import Configuration, Micros
 from synod.replica import Replica, ReplicaOptions
-from synod.storage import Identity, MemoryFileSystem, Store, format_directory
+from synod.storage import Identity, MemoryFileSystem, Store, StoreOptions, format_directory
 from synod.tree import Tree
+
+SEGMENT_BYTES = 1 << 20
 
 
 def new_replica(
@@ -16,7 +18,15 @@ def new_replica(
     """Replica 1 of a new cell, and the store that it began from."""
     fs = MemoryFileSystem()
     format_directory(fs, "/data", Identity(1, 1, configuration))
-    store = Store.open(fs, "/data", cell_id=configuration.cell_id, replica_id=1)
+    return started(fs, configuration, now, options)
+
+
+def started(
+    fs: MemoryFileSystem, configuration: Configuration, now: Micros, options: ReplicaOptions | None = None
+) -> tuple[Store, Replica]:
+    """Replica 1, from what a disk holds of it."""
+    small = StoreOptions(segment_bytes=SEGMENT_BYTES)  # to make a large one takes longer than the test
+    store = Store.open(fs, "/data", cell_id=configuration.cell_id, replica_id=1, options=small)
     replica = Replica(
         id=1,
         configuration=configuration,
