@@ -237,6 +237,10 @@ def test_a_segment_that_was_cut_short_or_grew_is_refused(path: str) -> None:
 
 def _replace(fs: MemoryFileSystem, path: str, data: bytes) -> None:
     fs.unlink(path)
+    _put(fs, path, data)
+
+
+def _put(fs: MemoryFileSystem, path: str, data: bytes) -> None:
     file = fs.append_new(path)
     file.pwrite(0, data)
     file.sync()
@@ -539,3 +543,58 @@ def test_a_sound_file_whose_snapshot_is_no_state_is_not_used_either() -> None:
     write_snapshot(store, 6)
     store.close()
     assert open_store(fs).recovered.snapshot_slot == 6
+
+
+# -- files of different times ----------------------------------------------------------------------------------------
+
+TIMES = ("none", "older", "newer")
+
+
+def at_two_times() -> dict[str, MemoryFileSystem]:
+    """The directory of one life, twice: the second time nothing of the first is left."""
+    fs = memory()
+    store = open_store(fs)
+    seen: dict[str, MemoryFileSystem] = {}
+    for slot in range(1, 19):
+        Group(Ballot(slot, 1), slot - 1, (entry(slot, slot),), b"p").append_to(store)
+        store.sync()
+        if slot % 3 == 0:
+            write_snapshot(store, slot - 1)
+        if slot in (9, 18):
+            seen["older" if slot == 9 else "newer"] = fs.copy()
+    return seen
+
+
+@pytest.mark.parametrize("log", TIMES)
+@pytest.mark.parametrize("snapshots", TIMES)
+def test_snapshots_and_log_of_different_times_are_refused_or_the_difference_is_known(snapshots: str, log: str) -> None:
+    """Nothing that was chosen is passed over, and no slot of which nothing is left counts as never accepted.
+
+    The promise is in the log, so that there is no third file that could be older (ZOOKEEPER-582). That all of it is
+    older only peers can know, who have seen more.
+    """
+    seen = at_two_times()
+    fs = seen["newer"].copy()
+    for name in fs.list_dir(DIRECTORY):
+        if name.endswith((".snap", ".seg")):
+            fs.unlink(f"{DIRECTORY}/{name}")
+    fs.sync_dir(DIRECTORY)
+    for time, end in ((snapshots, ".snap"), (log, ".seg")):
+        for name in seen[time].list_dir(DIRECTORY) if time != "none" else ():
+            if name.endswith(end):
+                _put(fs, f"{DIRECTORY}/{name}", seen[time].durable_bytes(f"{DIRECTORY}/{name}"))
+    refused = {("none", "older"), ("none", "newer"), ("older", "none"), ("newer", "none")}
+    if (snapshots, log) in refused:
+        with pytest.raises(Corruption, match=r"continues a snapshot, and there is none|the log .* is gone"):
+            open_store(fs)
+        return
+    held = open_store(fs).recovered
+    last = {"none": 0, "older": 9, "newer": 18}[log]
+    assert held.promised == Ballot(last, 1 if last else 0)
+    assert held.snapshot_slot == {"none": 0, "older": 8, "newer": 17}[snapshots]
+    told = (
+        {e.slot for e in held.entries} | set(held.unknown) | set(range(1, max(held.snapshot_slot, held.lost_upto) + 1))
+    )
+    assert told >= set(range(1, last + 1))
+    assert bool(held.lost_upto) == ((snapshots, log) == ("older", "newer"))
+    assert bool(held.warnings) == bool(held.lost_upto)

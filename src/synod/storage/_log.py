@@ -408,6 +408,18 @@ class Log:
             slot -= 1
         return slot + 1
 
+    def missing_upto(self, slot: Slot) -> Slot:
+        """The last slot past this one that was chosen, and of which nothing is here; 0 when there is none."""
+        mark = self.chosen_mark
+        while mark > slot and (mark in self._places or mark in self.unknown):
+            mark -= 1
+        return mark if mark > slot else 0
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is no segment at all: so it is before the first group, and never again."""
+        return not self._segments
+
     # -- forgetting ----------------------------------------------------------------------------------------
 
     def trim(self, slot: Slot) -> None:

@@ -189,8 +189,18 @@ class Store:
             break
         else:
             slot, chunks = 0, []
+        if slots and not foreign and self._log.empty and slots[-1] > self.identity.configuration.begins_at:
+            raise Corruption(
+                f"{self._directory}: there is a snapshot of slot {slots[-1]}, and the log with this replica's promises "
+                f"is gone; replace the replica from its peers"
+            )
         if slots:
-            if slot == slots[-1] or self._log.first_slot(slots[-1]) <= slot + 1:
+            lost = self._log.missing_upto(slot)
+            if lost and not warnings:
+                warnings.append(f"{self._directory}: the log does not reach back to the snapshot of slot {slot}")
+            if slot != slots[-1] and self._log.first_slot(slots[-1]) > slot + 1:
+                lost = max(lost, slots[-1])
+            if not lost:
                 return chunks, slot, 0, warnings
             if foreign:
                 raise Corruption(f"{warnings[0]}, and no older one is complete; replace the replica from its peers")
@@ -201,7 +211,7 @@ class Store:
                     advice = f"replace the replica from its peers; if none of them votes, {advice}"
                 raise Corruption(f"{warnings[0]}, and no older one is complete; {advice}")
             warnings.append(f"{warnings[0]}, and no older one is complete; the peers are asked for the state")
-            return chunks, slot, slots[-1], warnings
+            return chunks, slot, lost, warnings
         if self._log.trimmed or self.identity.needs_snapshot:
             raise Corruption(
                 f"{self._directory}: the log continues a snapshot, and there is none; "

@@ -104,6 +104,10 @@ def _look(fs: FileSystem, directory: str, look: Callable[[Iterator[bytes]], obje
             found.damage.append(text if path in text else f"{path}: {text}")
         finally:
             file.close()
+    if stored and log.empty and stored[-1] > identity.configuration.begins_at:
+        found.damage.append(f"{directory}: there is a snapshot of slot {stored[-1]}, and the log is gone")
+    elif found.snapshots and log.missing_upto(max(found.snapshots)):
+        found.damage.append(f"{directory}: the log does not reach back to the snapshot of slot {max(found.snapshots)}")
     if not stored and (log.trimmed or identity.needs_snapshot):
         found.damage.append(f"{directory}: the log continues a snapshot, and there is none")
     return found
