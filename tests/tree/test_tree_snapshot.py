@@ -7,7 +7,7 @@ import sys
 
 import pytest
 from tree_load import Load
-from tree_world import RecordingSink, World, create, delete, exists, set_data, state_of
+from tree_world import RecordingSink, World, create, delete, exists, set_data, set_watches, state_of
 
 from synod.base import Ballot, Corruption
 from synod.tree import (
@@ -20,6 +20,7 @@ from synod.tree import (
     summarize,
 )
 from synod.tree._snapshot import CHILDREN_PER_SLICE
+from synod.wire import ERR_NO_NODE, EVENT_CHILDREN_CHANGED, EVENT_DELETED
 
 
 def whole(tree: Tree, step: int = 1 << 18) -> list[bytes]:
@@ -219,6 +220,26 @@ def test_a_restored_tree_goes_on_serving() -> None:
     assert restored.read(session, exists(1, b"/e")).stat()["ephemeral_owner"] == session
     assert restored.one(session, create(3, b"/a/n-", flags=2)).field() == b"/a/n-0000000000"
     restored.tree.check()
+
+
+def test_what_was_deleted_at_the_slot_of_a_snapshot_is_told_by_whoever_begins_with_it() -> None:
+    """The log of the deletion is gone with the trim; who watched, and comes here now, hears of it (etcd #19179)."""
+    world = World()
+    owner, watcher = world.connect(1), world.connect(2)
+    world.write(owner, create(1, b"/p"), create(2, b"/p/gone"), create(3, b"/gone"), create(4, b"/kept"))
+    since = world.tree.zxid
+    world.write(owner, delete(5, b"/p/gone"), delete(6, b"/gone"))
+    restored = World(Tree.restore(whole(world.tree)))
+    restored.seq = world.seq
+    assert restored.tree.slot == world.tree.slot, "nothing lies between the deletion and the snapshot"
+    assert restored.attach(3, watcher) == 2
+    assert restored.tree.zxid >= since + 2
+    asked = set_watches(-8, since, data=[b"/gone", b"/p/gone", b"/kept"], child=[b"/p", b"/kept"])
+    assert restored.read(watcher, asked).err == 0
+    told = [reply.event() for reply in restored.sink.take(3)]
+    assert told == [(EVENT_DELETED, b"/gone"), (EVENT_DELETED, b"/p/gone"), (EVENT_CHILDREN_CHANGED, b"/p")]
+    for path in (b"/gone", b"/p/gone"):
+        assert restored.read(watcher, exists(1, path)).err == ERR_NO_NODE
 
 
 def test_a_summary_has_the_digest_of_the_state(busy: World) -> None:
