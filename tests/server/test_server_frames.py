@@ -20,10 +20,12 @@ from synod.base import BadArguments
 from synod.client import BlockingCell
 from synod.server import Server, load_config
 from synod.storage import Identity, MemoryFileSystem, format_directory
+from synod.wire import FrameSplitter
 
 FRAME_BYTES_MAX = 1_048_575
 CONNECT = struct.pack(">iqiqi", 0, 0, 10_000, 0, 16) + bytes(16) + b"\0"
-GET, CREATE, PING = 4, 1, 11
+GET, CREATE, PING, ADD_WATCH = 4, 1, 11, 106
+RECURSIVE = 1
 
 
 def frame(body: bytes) -> bytes:
@@ -312,10 +314,11 @@ def test_whoever_does_not_read_is_closed(tmp_path):
 
 @pytest.fixture
 async def server(tmp_path, monkeypatch):
-    """A server with little patience."""
+    """A server with little patience, and little room for what nobody reads."""
     monkeypatch.setattr(host_module, "GREETING_S", 0.05)
     monkeypatch.setattr(host_module, "SWEEP_S", 0.02)
-    config = load_config(str(write_config(tmp_path / "replica.toml", config_document(tmp_path))))
+    document = config_document(tmp_path) | {"limits": {"write_buffer_bytes": 1 << 16}}
+    config = load_config(str(write_config(tmp_path / "replica.toml", document)))
     fs = MemoryFileSystem()
     format_directory(fs, config.data_dir, Identity(1, 1, config.configuration))
     running = Server(config, fs=fs)
@@ -351,6 +354,42 @@ async def test_whoever_has_greeted_may_be_silent(server):
         writer.close()
         assert cell.session_id == session
         assert await cell.exists("/quiet")
+
+
+async def test_a_slow_reader_of_a_lasting_watch_gets_every_event_up_to_the_end_of_its_connection(server):
+    """Too slow, it is cut off; nothing is left out in between, so that it knows from where to read (etcd #17529)."""
+    loop, port = asyncio.get_running_loop(), server.config.client.port
+    with socket.socket() as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow.setblocking(False)
+        await loop.sock_connect(slow, ("127.0.0.1", port))
+        await loop.sock_sendall(slow, frame(CONNECT))
+        await loop.sock_sendall(
+            slow, frame(struct.pack(">iii", 1, ADD_WATCH, 2) + b"/w" + struct.pack(">i", RECURSIVE))
+        )
+        splitter = FrameSplitter()
+        frames: list[bytes] = []
+        while len(frames) < 2:  # the greeting, and the answer to the watch
+            frames += splitter.feed(await loop.sock_recv(slow, 4096))
+        async with synod.connect(f"127.0.0.1:{port}") as cell:
+            await cell.create("/w")
+            created = ["/w"]
+            went_on = False
+            while not went_on:
+                went_on = bool(server.host.measures.refusals["slow reader"])
+                names = [
+                    f"/w/{len(created) + k:05}{'x' * 900}" for k in range(20)
+                ]  # a few at a time: less than its bound
+                await asyncio.gather(*(cell.create(name) for name in names))
+                created += names
+                assert len(created) < 8_000, "nobody noticed that it does not read"
+        with contextlib.suppress(ConnectionError):
+            async with asyncio.timeout(PATIENCE_S):
+                while more := await loop.sock_recv(slow, 1 << 20):
+                    frames += splitter.feed(more)
+    told = [data[28:].decode() for data in frames[2:]]
+    assert told == created[: len(told)]
+    assert 0 < len(told) < len(created)
 
 
 async def test_a_broken_frame_is_told_to_the_log(server, caplog):
