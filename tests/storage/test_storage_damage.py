@@ -38,7 +38,7 @@ from storage_world import (
 )
 
 from synod.base import Ballot, Configuration, Corruption, DataDirError, Member
-from synod.storage import Identity, MemoryFileSystem, Store, format_directory
+from synod.storage import Identity, MemoryFileSystem, Store, format_directory, verify_directory
 
 GROUPS = (
     Group(Ballot(1, 1), 0, (entry(1, size=700), entry(2)), b"a"),
@@ -584,6 +584,8 @@ def test_snapshots_and_log_of_different_times_are_refused_or_the_difference_is_k
             if name.endswith(end):
                 _put(fs, f"{DIRECTORY}/{name}", seen[time].durable_bytes(f"{DIRECTORY}/{name}"))
     refused = {("none", "older"), ("none", "newer"), ("older", "none"), ("newer", "none")}
+    incomplete = (snapshots, log) in {*refused, ("older", "newer")}
+    assert bool(verify_directory(fs, DIRECTORY, list).damage) == incomplete, "who only looks says so as well"
     if (snapshots, log) in refused:
         with pytest.raises(Corruption, match=r"continues a snapshot, and there is none|the log .* is gone"):
             open_store(fs)
@@ -596,5 +598,5 @@ def test_snapshots_and_log_of_different_times_are_refused_or_the_difference_is_k
         {e.slot for e in held.entries} | set(held.unknown) | set(range(1, max(held.snapshot_slot, held.lost_upto) + 1))
     )
     assert told >= set(range(1, last + 1))
-    assert bool(held.lost_upto) == ((snapshots, log) == ("older", "newer"))
+    assert bool(held.lost_upto) == incomplete
     assert bool(held.warnings) == bool(held.lost_upto)
