@@ -61,8 +61,8 @@ INPUTS: Final = (
     "change_members",
     "begin_backup",
     "end_backup",
-    "ready",  # with the hash of everything that came out so far
     "forgotten",
+    "ready",  # the last one: with the hash of everything that came out so far
 )
 
 _INT: Final = Struct(">cq")
