@@ -324,6 +324,10 @@ def test_what_the_cell_refuses_changes_nothing(cell: Cell) -> None:
         lambda: not all(m["connected"] for m in cell.member("list")["members"]), "a connection that is seen to end"
     )
     wait_for(lambda: "no quorum" in cell.member("remove", str(other), code=1)["said"], "the refusal")
+    # The leader says no before it hands over, not after it.
+    assert "would have no quorum that" in cell.member("remove", str(leader), code=1)["said"]
+    assert cell.leader_id() == leader
+    assert "is there and takes part" in cell.member("replace", str(other), code=1)["said"]
     after = cell.member("list")
     assert after["generation"] == before["generation"] == 0
     assert [m["role"] for m in after["members"]] == ["voter"] * 3

@@ -6,11 +6,13 @@ import dataclasses
 
 import pytest
 
-from synod.base import SECOND, Change, ConfigError, Configuration
+from synod.base import SECOND, Ballot, Change, ConfigError, Configuration
+from synod.paxos import TakeOver, encode
 from synod.sim import Plan, World, run_seed, summary
 from synod.sim._machine import Machine  # a test of the simulator may open its machines
 
 CALM = Plan.calm(replicas=3, clients=2)
+TAKE_OVER = encode(TakeOver(Ballot(1, 1)))[0]
 
 
 def busy(replicas: int = 3, seed: int = 5) -> World:
@@ -83,6 +85,45 @@ def test_three_grow_to_five_and_one_that_is_wiped_is_replaced() -> None:
     assert wiped.replica is not None
     assert wiped.replica.paxos.votes
     end(world)
+
+
+def test_who_takes_part_is_not_replaced_until_it_is_stopped() -> None:
+    """Two replicas that are there, replaced one after the other, would leave one voter and one disk."""
+    world = busy()
+    leader = leader_of(world)
+    other = next(m for m in world.machines.values() if m is not leader)
+    after = world.members.replaced(other.id, "127.0.0.1:7999")
+    with pytest.raises(ConfigError, match="takes part"):
+        ask(world, after)
+    other.kill(power_cut=False)
+    world.run(world.now + SECOND)
+    make(world, after)
+    assert other.id not in world.members.voters
+
+
+def test_a_leader_hands_over_to_nobody_who_hangs(monkeypatch) -> None:
+    """It would stand for election when it wakes, and depose whoever leads by then."""
+    world = busy()
+    leader = leader_of(world)
+    hangs, other = (m for m in world.machines.values() if m is not leader)
+    hangs.suspend(60 * SECOND)
+    world.run(world.now + SECOND)
+    assert leader.replica is not None
+    told: list[int] = []
+    send = world.network.send
+
+    def lost(a: int, b: int, message: bytes) -> None:
+        if message[0] == TAKE_OVER:
+            told.append(b)  # whom it tells first does not take over, so that it tells another one
+        else:
+            send(a, b, message)
+
+    monkeypatch.setattr(world.network, "send", lost)
+    leader.replica.hand_over(leader.now())
+    leader.drain()
+    world.run(world.now + SECOND)
+    assert len(told) > 1
+    assert set(told) == {other.id}
 
 
 def test_a_first_member_that_comes_after_a_change_is_to_be_readmitted() -> None:

@@ -236,6 +236,15 @@ class Paxos:
         reign = self._reign
         return reign is not None and is_quorum(reign.near(self.me, self.options.election_timeout, self._now), voters)
 
+    def takes_part(self, peer: ReplicaId) -> bool:
+        """Whether a peer is connected to this leader, answers it, and is able to accept."""
+        reign = self._reign
+        return (
+            reign is not None
+            and peer in self._connected
+            and peer in reign.near(self.me, self.options.election_timeout, self._now)
+        )
+
     @property
     def quorum_connected(self) -> bool:
         """Whether the leader, this or the one that is heard, is answered by a quorum."""
@@ -823,10 +832,12 @@ class Paxos:
             return
         if reign.heir is not None and self._now - reign.heir_told_at < 2 * self.options.probe_timeout:
             return
+        # One that hangs would stand for election when it wakes, and depose whoever leads by then.
+        near = reign.near(self.me, timeout, self._now)
         able = [
             (peer != reign.heir, progress.mark, peer)
             for peer, progress in reign.progress.items()
-            if peer in self.voters and progress.accepts
+            if peer in self.voters and peer in near
         ]
         if able:
             reign.heir = max(able)[2]

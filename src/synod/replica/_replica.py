@@ -849,6 +849,12 @@ class Replica:
         if not new.votes(self.id, self.incarnation, self._disk):
             return f"replica {self.id} leads: another one must lead before it is removed or replaced"
         for member in new.members:
+            old = self.configuration.member(member.id)
+            if old is not None and old.incarnation < member.incarnation and paxos.takes_part(member.id):
+                return (
+                    f"replica {member.id} is there and takes part: to be replaced is one that lost its disk, or is "
+                    f"stopped; stop it first"
+                )
             lag = paxos.lag(member.id)
             if member.role != "voter" or member.id in self.configuration.voters:
                 continue

@@ -148,10 +148,14 @@ class Operator:
 
     def _may_go(self, wish: Callable[[Configuration], Configuration]) -> None:
         """Say no before the hand-over, not after it."""
+        replica = self._host.replica
         try:
-            wish(self._host.replica.configuration)
+            after = wish(replica.configuration)
         except ConfigError as wrong:
             raise Refused(str(wrong)) from wrong
+        if not replica.paxos.reaches(after.voters):
+            voters = ", ".join(map(str, after.voters))
+            raise Refused(f"with the voters {voters} the cell would have no quorum that replica {replica.id} reaches")
 
     async def _change(self, wish: Callable[[Configuration], Configuration]) -> Configuration | Document:
         """Have the members changed; gives those that are, or says who leads: nothing was changed, ask that one.
