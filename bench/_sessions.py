@@ -32,6 +32,7 @@ class Sessions:
     def __init__(self, ports: Sequence[int], count: int, timeout_ms: int) -> None:
         self.sockets: list[socket.socket] = []
         self.timeout_ms = timeout_ms
+        self._pinged = 0
         self._poll = select.epoll()
         for first in range(0, count, AT_ONCE):
             fresh = [connect(ports[index % len(ports)]) for index in range(first, min(first + AT_ONCE, count))]
@@ -70,12 +71,12 @@ class Sessions:
         interval_s = self.timeout_ms / 3_000
         count = len(self.sockets)
         began = time.perf_counter()
-        pinged = 0
+        before = self._pinged
         while (elapsed := time.perf_counter() - began) < seconds:
-            due = int(elapsed / interval_s * count)
-            while pinged < due:
-                self.sockets[pinged % count].sendall(PING_FRAME)
-                pinged += 1
+            due = before + int(elapsed / interval_s * count)
+            while self._pinged < due:
+                self.sockets[self._pinged % count].sendall(PING_FRAME)
+                self._pinged += 1
             self._take()
             time.sleep(TICK_S)  # the pace of the pings: this loop must cost little beside what it measures
 
