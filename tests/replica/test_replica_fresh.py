@@ -74,7 +74,7 @@ def test_a_replica_whose_disk_was_rolled_back_is_told_by_whoever_noticed_and_sto
     leader = next(m for m in world.machines.values() if m.replica and m.replica.paxos.role == "leader")
     assert old.replica is not None
     assert leader.id != old.id
-    old.roll_back(image)
+    old.put_back(image)
     old.start()
     assert old.replica is not None
     assert not old.replica.stopped, "by itself it cannot know"

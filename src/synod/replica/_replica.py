@@ -867,12 +867,16 @@ class Replica:
                 )
             if not self._counts(member.id) or self._hellos[member.id].disk != member.disk:
                 return f"replica {member.id} has another disk than the one that is to be promoted"
-        if not paxos.reaches(new.voters):
-            return (
-                f"with the voters {', '.join(map(str, new.voters))} the cell would have no quorum that is connected "
-                f"to replica {self.id}, which leads"
-            )
-        return None
+        return self.no_quorum(new)
+
+    def no_quorum(self, new: Configuration) -> str | None:
+        """Why the cell would stand still with other members, as this leader sees it."""
+        if self.paxos.reaches(new.voters):
+            return None
+        return (
+            f"with the voters {', '.join(map(str, new.voters))} the cell would have no quorum that is connected "
+            f"to replica {self.id}, which leads"
+        )
 
     def disk_of(self, peer: ReplicaId) -> int | None:
         """The number of a connected peer's disk."""

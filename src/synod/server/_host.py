@@ -360,7 +360,7 @@ class Host:
             logger.info("%s: %s", note.kind, note.text)
         if ready.stop is not None:
             if ready.forgetful:
-                with contextlib.suppress(StorageError):  # its peers refuse it all the same
+                with contextlib.suppress(StorageError, DataDirError):  # its peers refuse it all the same
                     mark_forgetful(self._fs, self.config.data_dir, ready.stop)
             self.failed(ready.stop)
 

@@ -153,9 +153,9 @@ class Operator:
             after = wish(replica.configuration)
         except ConfigError as wrong:
             raise Refused(str(wrong)) from wrong
-        if not replica.paxos.reaches(after.voters):
-            voters = ", ".join(map(str, after.voters))
-            raise Refused(f"with the voters {voters} the cell would have no quorum that replica {replica.id} reaches")
+        reason = replica.no_quorum(after)
+        if reason is not None:
+            raise Refused(reason)
 
     async def _change(self, wish: Callable[[Configuration], Configuration]) -> Configuration | Document:
         """Have the members changed; gives those that are, or says who leads: nothing was changed, ask that one.

@@ -266,7 +266,7 @@ class Machine:
         self.forgetful = True
         self.world.forgotten(self)
 
-    def roll_back(self, image: MemoryFileSystem) -> None:
+    def put_back(self, image: MemoryFileSystem) -> None:
         """An older state of the disk is put back, as from a backup of the machine."""
         if self.replica is not None:
             self.kill(power_cut=True)
