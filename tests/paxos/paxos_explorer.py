@@ -134,6 +134,7 @@ class Explorer:
         self.messages: list[tuple[int, int, bytes]] = []
         self.numbers: dict[tuple[int, int, bytes], int] = {}
         self.answers_to: list[Ballot | None] = []  # the ballot of whoever counts this message, if it is an answer
+        self.pruned: dict[tuple[int, tuple[int, ...], int], tuple[int, ...]] = {}
         self.parents: dict[Global, tuple[Global, str] | None] = {}
 
     # -- replicas
@@ -254,15 +255,23 @@ class Explorer:
 
         That they are ignored is seen by handing them in, not taken for granted.
         """
-        counting = [self.facts[state]["counting"] for state in states]
+        pruned = []
+        for at, link in enumerate(wire):
+            if link:
+                known = (at, link, states[LINKS[at][1] - 1])
+                link = self.pruned.get(known)
+                if link is None:
+                    link = self.pruned[known] = self.prune_link(*known)
+            pruned.append(link)
+        return tuple(pruned)
+
+    def prune_link(self, at: int, link: tuple[int, ...], state: int) -> tuple[int, ...]:
+        sender, _ = LINKS[at]
+        counting = self.facts[state]["counting"]
         return tuple(
-            tuple(
-                number
-                for number in link
-                if self.answers_to[number] in (None, counting[receiver - 1])
-                or not self.ignored(states[receiver - 1], sender, number)
-            )
-            for (sender, receiver), link in zip(LINKS, wire, strict=True)
+            number
+            for number in link
+            if self.answers_to[number] in (None, counting) or not self.ignored(state, sender, number)
         )
 
     def ignored(self, state: int, sender: int, number: int) -> bool:
@@ -328,7 +337,7 @@ class Explorer:
                 if (who, made) == (i, ask):
                     assert mark >= had, f"replica {i} may read at {mark} though {had} slots were visible when it asked"
             asked = tuple(one for one in asked if one[:2] != (i, ask))
-        locals_ = tuple(step.state if at == i else old for at, old in zip(VOTERS, state.locals, strict=True))
+        locals_ = (*state.locals[: i - 1], step.state, *state.locals[i:])
         wire = self.prune(self.send(changes.pop("wire", state.wire), step.sent), locals_)
         return state._replace(locals=locals_, wire=wire, decided=decided, asked=asked, **changes)
 

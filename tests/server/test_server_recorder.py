@@ -288,7 +288,7 @@ def test_its_bytes_are_bounded_and_the_replica_goes_on(tmp_path: Path, caplog: p
 def test_every_input_of_a_replica_is_recorded() -> None:
     """A method that changes a replica and is not written down would make every later replay differ."""
     questions = {"hello", "next_deadline", "fate_of", "disk_of", "has_left", "peers", "admitted", "can_read", "role"}
-    questions |= {"status", "is_damaged", "why_not_ready"}
+    questions |= {"status", "is_damaged", "why_not_ready", "no_quorum"}
     public = {name for name in dir(Core) if not name.startswith("_")}
     assert public - questions == set(INPUTS) - {"secret"}, "a new method is an input or a question: say which"
 

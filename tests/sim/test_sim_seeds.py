@@ -30,8 +30,8 @@ def test_a_few_seeds(first: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("first", range(10_000, 10_200, 10))
-def test_some_hundred_seeds(first: int) -> None:
+@pytest.mark.parametrize("first", range(10_000, 10_100, 10))
+def test_a_hundred_seeds(first: int) -> None:
     """No oracle finds anything in any of these worlds."""
     run(range(first, first + 10))
 
@@ -50,9 +50,6 @@ def test_seeds_that_found_something(case: dict[str, object]) -> None:
 @pytest.mark.timeout(300)
 def test_every_fault_class_fires() -> None:
     """A fault that never fires tests nothing: over some seeds every class has a count."""
-    outcomes = [run_seed(seed) for seed in range(20_000, 20_100)]
-    assert never_fired(outcomes) == []
-    fired = summary(outcomes)
     wanted = {
         "level raised",
         "lock held",
@@ -62,7 +59,12 @@ def test_every_fault_class_fires() -> None:
         "start refused",
         "watch event",
     }
-    assert wanted - set(fired) == set()
+    outcomes: list[Outcome] = []
+    for seed in range(20_000, 20_100):
+        outcomes.append(run_seed(seed))
+        if not never_fired(outcomes) and wanted <= set(summary(outcomes)):
+            return
+    raise AssertionError(f"never: {never_fired(outcomes)}, {wanted - set(summary(outcomes))}")
 
 
 def test_every_fault_class_is_known_to_the_report() -> None:

@@ -176,8 +176,8 @@ def test_a_run_that_is_told_to_stop_leaves_nothing_behind(tmp_path, number: int)
 @pytest.mark.slow
 @pytest.mark.timeout(RUN_S + 20)
 def test_a_short_run_holds() -> None:
-    """A fault of every kind that this machine has, within half a minute of a cell's life."""
-    done = torment("--seconds", "24", "--seed", "11", "--json")
+    """A fault of every kind that this machine has, within a quarter of a minute of a cell's life."""
+    done = torment("--seconds", "15", "--seed", "11", "--json")
     found = held(done)
     assert set(found["faults"]) | set(found["not_here"]) == set(FAULTS)
     assert sum(found["faults"].values()) > len(found["faults"]) / 2
@@ -190,7 +190,7 @@ def test_a_short_run_holds() -> None:
 def test_a_short_run_where_packets_are_lost_holds() -> None:
     """Network faults alone, in namespaces: nothing but silence tells anybody that somebody is gone."""
     faults = ("partition", "one-way", "isolate", "chain", "loss", "answers", "kill")
-    done = torment("--network", "namespaces", "--seconds", "16", "--seed", "4", "--faults", ",".join(faults), "--json")
+    done = torment("--network", "namespaces", "--seconds", "10", "--seed", "4", "--faults", ",".join(faults), "--json")
     assert held(done)["network"] == "namespaces"
 
 

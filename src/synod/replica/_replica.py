@@ -156,6 +156,7 @@ class Replica:
         configuration: the first one of the cell; the tree and the log say what became of it.
         incarnation: which life of its id this is.
         disk: the number of its disk; see `Member`.
+        process: drawn anew for every start; see `Hello`.
         recovered: what its log holds.
         tree: the state at the slot of its latest snapshot, or a new one.
         boot: its boot count, raised and made durable before.
@@ -180,11 +181,13 @@ class Replica:
         wall_ms: int,
         incarnation: int = 1,
         disk: int = 0,
+        process: int = 0,
     ) -> None:
         self.id = id
         self.first = configuration
         self.incarnation = incarnation
         self._disk = disk
+        self._process = process
         self.options = options
         self.boot = boot
         self.tree = tree
@@ -319,6 +322,7 @@ class Replica:
                 last_slot=self._durable_slot,
                 disk=self._disk,
                 changes=self.paxos.changes_known,
+                process=self._process,
             )
         )
 

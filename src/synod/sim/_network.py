@@ -27,6 +27,10 @@ RESENDS_MAX: Final = 4
 
 REPLAY_WITHIN: Final = 2_000 * MILLISECOND
 
+LATE_WITHIN: Final = 500 * MILLISECOND
+"""The two connections of a pair are made together, and one may be slow: so long after the first messages, its hello
+comes, which says what held when it was sent."""
+
 
 class Network:
     """All links of one world."""
@@ -34,6 +38,7 @@ class Network:
     def __init__(self, world: World) -> None:
         self._world = world
         self._rng = world.stream("network")
+        self._late = world.stream("late hellos")
         self._delay_min = world.plan.delay // 2
         self._span = 2 * world.plan.delay - self._delay_min
         self._span_bits = self._span.bit_length()
@@ -85,7 +90,26 @@ class Network:
             if machine.replica is not None:
                 machine.replica.peer_connected(hello, machine.now())
                 machine.drain()
+        for host, guest in ((one, two), (two, one)):
+            if guest.replica is not None and not guest.forgetful:
+                late = self._late.randrange(LATE_WITHIN)
+                lives = (host.life, guest.life)
+                self._world.after(late, "late_hello", host.id, guest.id, lives, guest.replica.hello())
         return False
+
+    def hear_late(self, host: int, guest: int, lives: tuple[int, int], hello: bytes) -> None:
+        """The hello of a pair's second connection arrives: it is not taken for what the guest's disk holds now."""
+        at, of = self._world.machines[host], self._world.machines[guest]
+        if at.replica is None or not at.running or at.life != lives[0]:
+            return
+        self._world.count("late hello")
+        try:
+            at.replica.check_hello(hello)
+        except RemoteProtocolError as refusal:
+            # The word of a process that has ended may be refused: whom that is told is gone.
+            if isinstance(refusal, Forgetful) and of.life == lives[1]:
+                self._world.violated(f"replica {host} says that replica {guest} has forgotten something: {refusal}")
+            self._world.count("late hello refused")
 
     def _greets(self, host: Machine, guest: Machine) -> Hello | None:
         """The hello of a replica, if another one talks to it: it must, unless its disk lost something or it left."""

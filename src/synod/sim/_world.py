@@ -197,6 +197,9 @@ class World:
     def _on_again(self, a: int, b: int, life: int, data: bytes) -> None:
         self.network.deliver(a, b, life, data, again=True)
 
+    def _on_late_hello(self, host: int, guest: int, lives: tuple[int, int], hello: bytes) -> None:
+        self.network.hear_late(host, guest, lives, hello)
+
     def _on_closed(self, id_: int, life: int, peer: int) -> None:
         machine = self.machines[id_]
         if machine.life != life or machine.replica is None:
