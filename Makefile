@@ -11,6 +11,7 @@ pip := $(bin)/python -m pip install --quiet --disable-pip-version-check --constr
 
 .PHONY: help demo test check lint types compiled test-compiled sim torment mutants
 .PHONY: bench bench-quick bench-smoke bench-growth bench-self clean .smoke-load .smoke-killed .smoke-silent
+.PHONY: .test-compiled-core .test-compiled-server
 
 help:
 	@echo 'make demo     a cell, three instances of a service, 20,000 requests, two kills and an audit'
@@ -46,9 +47,15 @@ hot := $(wildcard src/synod/base/_invariant.py src/synod/paxos/*.py src/synod/tr
 compiled: .venv-compiled/.made
 
 # Without the simulator's: it is not compiled, and a test of the other run shows that both cores leave the same traces.
+# In two parts at the same time: one computes, the other waits for processes and clocks.
 test-compiled: .venv-compiled/.made
-	.venv-compiled/bin/python -m pytest --quiet --numprocesses $(WORKERS) tests/wire tests/tree tests/replica tests/storage
-	.venv-compiled/bin/python -m pytest --quiet --numprocesses $(WORKERS) -m 'not slow' tests/paxos tests/server
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target .test-compiled-core .test-compiled-server
+
+.test-compiled-core:
+	.venv-compiled/bin/python -m pytest --quiet --numprocesses 2 tests/wire tests/tree tests/replica tests/storage
+
+.test-compiled-server:
+	.venv-compiled/bin/python -m pytest --quiet --numprocesses 2 -m 'not slow' tests/paxos tests/server
 
 SEEDS ?= 300
 JOBS ?= 2
