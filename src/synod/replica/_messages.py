@@ -228,7 +228,7 @@ def _decode_hello(data: bytes) -> Hello:
             f"{PEER_PROTOCOL_OLDEST} to {PEER_PROTOCOL_VERSION}: upgrade the cell by way of a version between the two"
         )
     process = 0
-    if len(data) >= _HELLO.size + _PROCESS.size:
+    if len(data) > _HELLO.size:  # the very first hellos ended here
         (process,) = _PROCESS.unpack_from(data, _HELLO.size)
     disk, changes = rest
     return Hello(
