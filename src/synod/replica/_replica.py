@@ -50,7 +50,7 @@ from ._batcher import Batcher
 from ._clock import READ_EVERY, CellClock
 from ._digests import DigestBoard
 from ._front import READ_ONLY, Front
-from ._levels import Levels
+from ._levels import Levels, level_refusal
 from ._liveness import Deadlines, Touches
 from ._messages import (
     KIND_FIRST,
@@ -346,7 +346,7 @@ class Replica:
         reason = (
             self._no_member(hello)
             or self._seen.refusal(hello, self.tree.origins.get(hello.id, (0, 0))[0])
-            or self._levels.refusal(hello, self.tree.feature_level, self.tree.supported_level)
+            or level_refusal(hello, self.tree.feature_level, self.tree.supported_level)
         )
         if reason is not None:
             raise RemoteProtocolError(reason)
@@ -978,7 +978,9 @@ class Replica:
             self._propose_change(self._wanted, now)
             return
         others = [member.id for member in self.configuration.members if member.id != self.id]
-        level = self._levels.to_raise(self.tree.feature_level, self.tree.supported_level, others, self._connected)
+        level = self._levels.to_raise(
+            self.tree.feature_level, self.tree.supported_level, others, self._connected, self._hellos
+        )
         if level is not None:
             self._batcher.add_command(encode_raise(level))
         while paxos.can_propose and (self._batcher or self._time_is_due(now)) and not self._gathers(now):
