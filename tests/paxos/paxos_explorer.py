@@ -91,6 +91,10 @@ class Global(NamedTuple):
     changes: int
 
 
+COUNTED = Global._fields[4:]
+"""What happens so often at most."""
+
+
 @dataclass(frozen=True)
 class Scope:
     """How small the world is: how often each thing may happen.
@@ -152,6 +156,7 @@ class Explorer:
                     "counting": next((part.ballot for part in (paxos._candidacy, paxos._reign) if part), None),
                     "may_stand": paxos.role != "leader" and paxos._candidacy is None,
                     "may_propose": paxos.can_propose,
+                    "last_ask": paxos._asks._last,
                     "may_change": paxos.can_change and paxos.configuration == self.scope.members,
                     "held": {slot: entry.value for slot, entry in local.disk.entries.items()},
                 }
@@ -325,44 +330,57 @@ class Explorer:
             scope.changes,
         )
 
-    def after(self, state: Global, i: int, event: tuple[Any, ...], **changes: Any) -> Global:
-        """The state after an event at replica i."""
-        step = self.run(state.locals[i - 1], event)
-        decided = state.decided
+    def after(
+        self,
+        state: Global,
+        i: int,
+        event: tuple[Any, ...],
+        *,
+        wire: Wire | None = None,
+        asked: tuple[tuple[int, int, int], ...] | None = None,
+        less: str = "",
+    ) -> Global:
+        """The state after an event at replica i, of which `less` names the kind that may happen once less now."""
+        locals_, old_wire, decided, old_asked, *left = state
+        step = self.run(locals_[i - 1], event)
         if step.given:
             decided = tuple(sorted({*decided, *step.given}))
-        asked = changes.pop("asked", state.asked)
+        if asked is None:
+            asked = old_asked
         for ask, mark in step.granted:
             for who, made, had in asked:
                 if (who, made) == (i, ask):
                     assert mark >= had, f"replica {i} may read at {mark} though {had} slots were visible when it asked"
             asked = tuple(one for one in asked if one[:2] != (i, ask))
-        locals_ = (*state.locals[: i - 1], step.state, *state.locals[i:])
-        wire = self.prune(self.send(changes.pop("wire", state.wire), step.sent), locals_)
-        return state._replace(locals=locals_, wire=wire, decided=decided, asked=asked, **changes)
+        states = (*locals_[: i - 1], step.state, *locals_[i:])
+        if less:
+            left[COUNTED.index(less)] -= 1
+        sent = self.send(old_wire if wire is None else wire, step.sent)
+        return Global(states, self.prune(sent, states), decided, asked, *left)
 
     def successors(self, state: Global) -> Iterator[tuple[str, Global]]:
         scope = self.scope
         for at, link in enumerate(state.wire):
+            if not link:
+                continue
             sender, receiver = LINKS[at]
+            before, behind = state.wire[:at], state.wire[at + 1 :]
             for number in link[:1] if scope.ordered else link:
-                rest = tuple(other for other in link if other != number) if not scope.ordered else link[1:]
-                wire = (*state.wire[:at], rest, *state.wire[at + 1 :])
+                rest = link[1:] if scope.ordered else tuple([other for other in link if other != number])
                 event = ("deliver", sender, self.messages[number][2])
-                yield f"#{number}", self.after(state, receiver, event, wire=wire)
+                yield f"#{number}", self.after(state, receiver, event, wire=(*before, rest, *behind))
         for i, local in zip(VOTERS, state.locals, strict=True):
             facts = self.facts[local]
             if facts["unsynced"]:
                 yield f"{i} syncs", self.after(state, i, ("sync",))
             if state.stands and facts["may_stand"] and i in scope.standing:
-                yield f"{i} stands", self.after(state, i, ("stand",), stands=state.stands - 1)
+                yield f"{i} stands", self.after(state, i, ("stand",), less="stands")
             if state.proposals and facts["may_propose"]:
                 value = b"%d by %d" % (state.proposals, i)
-                after = self.after(state, i, ("propose", value), proposals=state.proposals - 1)
-                yield f"{i} proposes {value!r}", after
+                yield f"{i} proposes {value!r}", self.after(state, i, ("propose", value), less="proposals")
             if state.changes and facts["may_change"]:
                 change = Change(scope.after, scope.members.digest(), bytes((i,)) * 16)
-                after = self.after(state, i, ("propose", change.encode()), changes=state.changes - 1)
+                after = self.after(state, i, ("propose", change.encode()), less="changes")
                 yield f"{i} proposes other members", after
             if state.crashes and i in scope.crashing:
                 yield f"{i} crashes", self.crash(state, i)
@@ -370,16 +388,14 @@ class Explorer:
                 yield f"{i} asks", self.ask(state, i)
         if state.resets:
             for i, j in ((1, 2), (1, 3), (2, 3)):
-                half = self.after(
-                    state, i, ("reset", j), wire=without(state.wire, {(i, j), (j, i)}), resets=state.resets - 1
-                )
+                half = self.after(state, i, ("reset", j), wire=without(state.wire, {(i, j), (j, i)}), less="resets")
                 yield f"{i} - {j} breaks", self.after(half, j, ("reset", i))
 
     def crash(self, state: Global, i: int) -> Global:
         """What was not durable is gone, and every message from or to it; the peers see their connections break."""
         asked = tuple(one for one in state.asked if one[0] != i)
         wire = without(state.wire, [link for link in LINKS if i in link])
-        after = self.after(state, i, ("crash",), wire=wire, asked=asked, crashes=state.crashes - 1)
+        after = self.after(state, i, ("crash",), wire=wire, asked=asked, less="crashes")
         for peer in VOTERS:
             if peer != i:
                 after = self.after(after, peer, ("reset", i))
@@ -387,9 +403,9 @@ class Explorer:
 
     def ask(self, state: Global, i: int) -> Global:
         """A read arrives: whatever anybody has handed out by now must be seen by it."""
-        ask = 1 + (pickle.loads(self.frozen[state.locals[i - 1]])).paxos._asks._last
+        ask = 1 + self.facts[state.locals[i - 1]]["last_ask"]
         had = max((slot for slot, _ in state.decided), default=0)
-        return self.after(state, i, ("ask",), asked=(*state.asked, (i, ask, had)), asks=state.asks - 1)
+        return self.after(state, i, ("ask",), asked=(*state.asked, (i, ask, had)), less="asks")
 
     def explore(self) -> int:
         """Visit every state; returns how many distinct ones there are."""
