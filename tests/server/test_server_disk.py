@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 from synod.base import Ballot, Configuration, Entry, Member
 from synod.replica import DiskWrite, SnapshotInstall, SnapshotWrite, TransferWrite
 from synod.server._disk import DiskThread
@@ -88,6 +91,42 @@ def test_a_full_disk_in_the_middle_of_a_snapshot_costs_the_snapshot_only() -> No
     assert False in events.rooms
     assert events.saved == [0, 4]
     assert store.snapshot_slot == 4
+
+
+def test_the_log_is_written_between_the_steps_of_a_snapshots_commit() -> None:
+    """Each step waits for the journal of the file system: all in a row would hold up every write for as long."""
+    store = opened(MemoryFileSystem())
+    order: list[str] = []
+    events = Events()
+
+    def call(report: Callable[..., None], *arguments: object) -> None:
+        report(*arguments)
+        order.append(report.__name__)
+        if len(order) < 3:  # what the first write's answer brings about comes while the commit is under way
+            thread.submit(DiskWrite(7 + len(order), Ballot(2, 1), 3, (), b""))
+
+    thread = DiskThread(store, events, call)
+    thread.submit(SnapshotWrite(3, bytes(900), first=True, last=True))
+    thread.submit(DiskWrite(7, Ballot(2, 1), 3, (Entry(4, Ballot(2, 1), b"after"),), b""))
+    thread.start()
+    while "snapshot_saved" not in order:
+        assert thread._worker.is_alive()
+        time.sleep(0.001)
+    thread.stop()
+    assert order == ["persisted", "persisted", "persisted", "snapshot_saved"]
+    assert events.persisted_ids == [7, 8, 9]
+    assert events.saved == [3]
+
+
+def test_a_thread_that_stops_ends_the_commit_that_it_began() -> None:
+    """A snapshot whose last bytes have come is kept."""
+    store = opened(MemoryFileSystem())
+    events = Events()
+    thread = DiskThread(store, events, lambda report, *arguments: report(*arguments))
+    thread.submit(SnapshotWrite(3, bytes(900), first=True, last=True))
+    thread.start()
+    thread.stop()
+    assert events.saved == [store.snapshot_slot] == [3]
 
 
 def test_a_peers_snapshot_without_room_gives_its_room_back_before_the_log_wants_it() -> None:

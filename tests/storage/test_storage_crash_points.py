@@ -108,12 +108,18 @@ class History:
         self.sync()
         self.store.prepare()
 
-    def write_snapshot(self, slot: Slot) -> None:
+    def write_snapshot(self, slot: Slot, *between: Group) -> None:
+        """With these groups written between the steps of its commit."""
         self.store.snapshot_begin(slot)
         for chunk in snapshot_of(slot):
             self.store.snapshot_write(chunk)
         self.snapshot_maybe = slot
-        self.store.snapshot_commit()
+        groups = iter(between)
+        for _ in self.store.snapshot_commit_steps():
+            self.snapshot = self.store.snapshot_slot
+            if (group := next(groups, None)) is not None:
+                self.write(group)
+        assert next(groups, None) is None, "fewer steps than groups"
         self.snapshot = slot
 
     def take_over(self, slot: Slot, promised: Ballot) -> None:
@@ -155,7 +161,8 @@ def take_history() -> History:
     h.append(Group(Ballot(5, 2), 5, (entry(7, 5, 13_000, 2),), b"h"))  # a segment of its own size
     h.sync()
     h.write(Group(Ballot(6, 1), 7, (entry(8, 6),), b"i"))
-    h.write_snapshot(7)  # the oldest snapshot and more of the log are deleted
+    between = [Group(Ballot(6, 1), 7, (), b"i"), Group(Ballot(6, 1), 8, (), b"i"), Group(Ballot(7, 1), 8, (), b"i")]
+    h.write_snapshot(7, *between)  # the oldest snapshot and more of the log are deleted
     h.append(Group(Ballot(7, 1), 8, (entry(9, 7),), b"j"))
     h.store.close()
     h.store = h._start()

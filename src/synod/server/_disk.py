@@ -84,6 +84,7 @@ class DiskThread:
         self._stopping = False
         self._full = False
         self._snapshot_dropped = False
+        self._commit: Iterator[None] | None = None
         self.log_bytes = store.log_bytes
 
     def start(self) -> None:
@@ -114,8 +115,10 @@ class DiskThread:
         self._prepare()
         while True:
             try:
-                jobs = [self._queue.get(timeout=ROOM_RETRY_S if self._full else None)]
+                committing = self._commit is not None
+                jobs = [self._queue.get(block=not committing, timeout=ROOM_RETRY_S if self._full else None)]
             except queue.Empty:
+                self._commit_on()
                 self._prepare()
                 continue
             while not self._queue.empty():  # nobody else takes anything out
@@ -128,9 +131,11 @@ class DiskThread:
                 self._write(writes)
                 writes = []
                 if job is None:
+                    self._commit_whole()
                     return
                 self._other(job)
             self._write(writes)
+            self._commit_on()
             self._prepare()
 
     def _write(self, writes: list[DiskWrite]) -> None:
@@ -174,6 +179,8 @@ class DiskThread:
 
     def _other(self, job: Other) -> None:
         store, events = self._store, self._events
+        if not isinstance(job, LogRead):
+            self._commit_whole()
         match job:
             case LogRead():
                 self._call(events.log_read, job, store.read(job.from_slot, job.bytes_max))
@@ -207,13 +214,35 @@ class DiskThread:
                 store.snapshot_begin(slot)
             if not self._snapshot_dropped:
                 store.snapshot_write(chunk)
-                if last:
-                    store.snapshot_commit()
         except NoSpace as full:
-            # A snapshot is a convenience; the log is not. Give the room back and try when the log grows on.
-            # The walk goes on and its other chunks still come: they are for nobody.
-            self._snapshot_dropped = True
-            store.snapshot_abort()
-            self._say_room(has_room=False, reason=str(full))
+            self._drop_snapshot(full)
         if last:
-            self._call(self._events.snapshot_saved, store.snapshot_slot, store.log_start)
+            self._commit = iter(()) if self._snapshot_dropped else store.snapshot_commit_steps()
+
+    def _commit_on(self) -> None:
+        """One step of the commit of a snapshot, if one is under way: the log is written between them."""
+        if self._commit is None:
+            return
+        try:
+            next(self._commit)
+        except NoSpace as full:
+            self._drop_snapshot(full)
+        except StopIteration:
+            pass
+        else:
+            return
+        self._commit = None
+        self._call(self._events.snapshot_saved, self._store.snapshot_slot, self._store.log_start)
+
+    def _commit_whole(self) -> None:
+        while self._commit is not None:
+            self._commit_on()
+
+    def _drop_snapshot(self, full: NoSpace) -> None:
+        """A snapshot is a convenience; the log is not. Give the room back and try when the log grows on.
+
+        The walk goes on and its other chunks still come: they are for nobody.
+        """
+        self._snapshot_dropped = True
+        self._store.snapshot_abort()
+        self._say_room(has_room=False, reason=str(full))

@@ -132,7 +132,8 @@ def begin_directory(fs: FileSystem, directory: str, identity: Identity, slot: Sl
     try:
         for chunk in chunks:
             writer.write(chunk)
-        writer.commit()
+        writer.finish()
+        writer.publish()
     except BaseException:
         writer.abort()
         raise

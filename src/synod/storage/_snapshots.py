@@ -74,12 +74,15 @@ class SnapshotWriter:
                 self._file.sync()
                 self._synced = self._at
 
-    def commit(self) -> None:
-        """Make it durable under its name."""
+    def finish(self) -> None:
+        """Make it whole and durable; it has no name yet."""
         self._put(_CHUNK.pack(0, 0))
         self._file.pwrite(self._at, self._digest.digest())
         self._file.sync()
         self._file.close()
+
+    def publish(self) -> None:
+        """Give it its name, durably."""
         self._fs.rename(join(self._directory, TEMPORARY), join(self._directory, NAME.format(self.slot)))
         self._fs.sync_dir(self._directory)
 
@@ -351,12 +354,17 @@ class Snapshots:
         if self._writer is not None:
             self._writer.write(chunk)
 
-    def commit(self) -> Slot:
-        """Make the one that was begun durable; returns its slot."""
+    def finish(self) -> None:
+        """Make the one that was begun whole and durable; `publish` it next."""
+        invariant(self._writer is not None, "a snapshot is begun before it is finished")
+        assert self._writer is not None
+        self._writer.finish()
+
+    def publish(self) -> Slot:
+        """Give the finished one its name; returns its slot."""
         writer = self._writer
-        invariant(writer is not None, "a snapshot is begun before it is committed")
         assert writer is not None
-        writer.commit()
+        writer.publish()
         self._writer = None
         self._replaced(writer.slot)
         return writer.slot

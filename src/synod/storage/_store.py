@@ -309,10 +309,24 @@ class Store:
 
     def snapshot_commit(self) -> None:
         """Make it durable; then older snapshots and the log behind the older kept one are deleted."""
-        self.snapshot_slot = max(self.snapshot_slot, self._snapshots.commit())
+        for _ in self.snapshot_commit_steps():
+            pass
+
+    def snapshot_commit_steps(self) -> Iterator[None]:
+        """The same, one wait for the disk at a time: between two of them the log may be written, and nothing else done.
+
+        The file system makes a change of names durable by writing its journal, which takes as long as some ten syncs of
+        the log; all of them in a row would hold up every write for as long as that takes.
+        """
+        self._snapshots.finish()
+        yield
+        self.snapshot_slot = max(self.snapshot_slot, self._snapshots.publish())
+        yield
+        trim_to = self._snapshots.prune()
+        yield
         # The last groups to go may be the only durable ones that hold the mark and what is known of the peers.
         self.sync()
-        self._log.trim(self._snapshots.prune())
+        self._log.trim(trim_to)
 
     def snapshot_abort(self) -> None:
         """Forget the one that was begun; its room is there at once."""
