@@ -27,7 +27,8 @@ def file_of(tree: Tree, *, cell: str = CELL, digest: bytes | None = None) -> byt
     writer = SnapshotWriter(fs, "/d", bytes.fromhex(cell), tree.slot)
     for chunk in chunks_of(tree):
         writer.write(chunk)
-    writer.commit()
+    writer.finish()
+    writer.publish()
     tree.freeze()
     while tree.digest_step(10_000):
         pass

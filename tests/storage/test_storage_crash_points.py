@@ -288,6 +288,7 @@ def test_nothing_everything_or_a_beginning_is_left_after_every_operation(history
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 def test_every_crash_point_and_every_way_to_tear(history: History) -> None:
     """The same for each bounded subset of the unsynced sectors and each prefix of the unsynced changes of names."""
     tried = expected = 0
