@@ -13,9 +13,9 @@ from synod.storage import Store
 CALM = Plan.calm(replicas=3, clients=2)
 
 
-def begun(without: int) -> World:
+def begun(without: int, plan: Plan = CALM, seed: int = 7) -> World:
     """Two replicas of three have begun a cell; the third was never started."""
-    world = World(7, CALM)
+    world = World(seed, plan)
     for machine in world.machines.values():
         if machine.id != without:
             machine.start()
@@ -43,6 +43,25 @@ def test_a_new_replica_takes_part_once_all_others_have_welcomed_it() -> None:
     world.run(world.now + 3_000_000)
     assert machine.replica.admitted
     assert machine.replica.paxos.leader is not None
+
+
+def test_a_new_replica_that_clients_wait_for_is_welcomed_by_who_hears_of_it_late() -> None:
+    """Requests of a start that has promised nothing are the sign of a wiped disk: a new replica must not send any."""
+    world = begun(without=3, plan=Plan.calm(replicas=3, clients=6), seed=1)
+    follower = next(m.id for m in world.machines.values() if m.replica and m.replica.paxos.role == "follower")
+    world.network.cut[3, follower] = world.network.cut[follower, 3] = None
+    machine = world.machines[3]
+    machine.start()
+    for client in world.clients:
+        world.at(world.now + 1, "client", client)
+    world.run(world.now + 1_000_000)
+    assert machine.replica is not None
+    assert any(client.machine == 3 for client in world.clients.values())
+    assert not machine.replica.admitted
+    world.network.heal()
+    world.run(world.now + 3_000_000)
+    assert machine.replica.admitted
+    assert 3 in machine.replica.tree.origins, "and then it does"
 
 
 def test_a_wiped_replica_makes_no_quorum_with_one_that_never_saw_it_vote() -> None:

@@ -67,7 +67,7 @@ class Acquaintance:
         """Why a peer's hello shows a forgetful disk, or None.
 
         `boot` is the latest start of the peer whose requests are applied here: no start counts lower, and one
-        that sent requests had heard a leader, so that it has promised something, in this very moment at least.
+        sends no request before its first promise is durable.
         Another, higher incarnation begins anew: it was re-admitted.
 
         Raises:

@@ -1073,6 +1073,8 @@ class Replica:
         leader = self._forward_to[0]
         if leader is None or leader == self.id or leader not in self._connected:
             return
+        if self._durable_promised == BALLOT_ZERO:
+            return  # whose requests were applied has promised something: else its disk was wiped, see `Acquaintance`
         part: list[bytes] = []
         size = 0
         for group in self._outbox.unsent():

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from synod.base import BALLOT_ZERO, MILLISECOND, Micros, RemoteProtocolError
+from synod.base import MILLISECOND, Micros, RemoteProtocolError
 from synod.replica import Forgetful, Hello
 
 if TYPE_CHECKING:
@@ -127,10 +127,6 @@ class Network:
                 or "comes as incarnation" in str(refusal)
             ):
                 self._world.count("stranger refused")
-                return None
-            if not guest.forgetful and guest.durable_promised == BALLOT_ZERO and "forgotten" in str(refusal):
-                # Its very first promise is being written, and a request of its own was quicker: it calls again.
-                self._world.count("young peer refused")
                 return None
             if not guest.forgetful:
                 self._world.violated(f"replica {host.id} refuses replica {guest.id}: {refusal}")
