@@ -6,16 +6,15 @@ import pytest
 
 from synod.base import Ballot
 from synod.replica import Forgetful, Hello, SnapshotAsk, SnapshotChunk
-from synod.replica._acquaintance import PROCESSES_MAX, Acquaintance
+from synod.replica._acquaintance import Acquaintance
 from synod.replica._digests import DigestBoard
-from synod.replica._messages import decode_message, encode_message
 from synod.replica._transfer import ASK_AGAIN_AFTER, Download
 
 A, B, C = b"a" * 16, b"b" * 16, b"c" * 16
 
 
-def hello(promised: Ballot, slot: int, incarnation: int = 1, process: int = 0) -> Hello:
-    return Hello(1, 1, bytes(16), bytes(16), 2, incarnation, 1, 1, 1, promised, slot, process=process)
+def hello(promised: Ballot, slot: int, incarnation: int = 1) -> Hello:
+    return Hello(1, 1, bytes(16), bytes(16), 2, incarnation, 1, 1, 1, promised, slot)
 
 
 def test_a_replica_that_a_quorum_contradicts_stops():
@@ -61,36 +60,25 @@ def test_a_disk_that_shows_less_than_it_has_shown_is_refused():
 def test_a_hello_that_comes_late_is_no_sign_of_a_forgetful_disk():
     """The second connection of a pair may be slow: its hello shows less than what came on the first one meanwhile."""
     seen = Acquaintance()
-    seen.showed(2, Ballot(5, 1), 40)
-    early = hello(Ballot(5, 1), 40, process=7)
+    early = hello(Ballot(5, 1), 40)
     assert seen.refusal(early) is None
     seen.showed(2, Ballot(6, 3), 90)
-    assert seen.refusal(early) is None
-    with pytest.raises(Forgetful):  # what that process itself never showed is another matter
-        seen.refusal(hello(Ballot(4, 1), 40, process=7))
-    with pytest.raises(Forgetful):  # and so is another process: it has read its disk since
-        seen.refusal(hello(Ballot(5, 1), 40, process=8))
-    assert seen.refusal(hello(Ballot(6, 3), 91, process=9)) is None
-    assert seen.refusal(early) is None
+    assert seen.refusal(early, main=False) is None
+    # The same where the peer that hears it was started again meanwhile, and remembers by its disk alone.
+    again = Acquaintance(seen.encode())
+    assert again.refusal(hello(Ballot(6, 3), 95)) is None
+    assert again.refusal(early, main=False) is None
+    assert again.refusal(early, 7, main=False) is None
+    assert "incarnation" in (again.refusal(hello(Ballot(7, 1), 99, incarnation=0), main=False) or "")
 
 
-def test_of_each_peer_a_few_processes_are_known():
-    """Whoever starts again and again costs no memory."""
+def test_a_machine_that_is_put_back_with_its_memory_is_noticed():
+    """It goes on where it ran: the very process calls again, and its first hello was welcome."""
     seen = Acquaintance()
-    for process in range(1, PROCESSES_MAX + 2):
-        assert seen.refusal(hello(Ballot(5, 1), 40, process=process)) is None
-        seen.showed(2, Ballot(5, 1), 40)
-    seen.showed(2, Ballot(6, 1), 41)
-    assert seen.refusal(hello(Ballot(5, 1), 40, process=2)) is None
+    assert seen.refusal(hello(Ballot(5, 1), 40)) is None
+    seen.showed(2, Ballot(6, 3), 90)
     with pytest.raises(Forgetful):
-        seen.refusal(hello(Ballot(5, 1), 40, process=1))
-
-
-def test_a_hello_without_its_process_is_read():
-    """As the first version sent it; and what a later one adds to the end is not read."""
-    whole = encode_message(hello(Ballot(5, 1), 40, process=7))
-    assert decode_message(whole[:-8]) == hello(Ballot(5, 1), 40)
-    assert decode_message(whole + b"more") == hello(Ballot(5, 1), 40, process=7)
+        seen.refusal(hello(Ballot(5, 1), 50))
 
 
 def test_the_memory_of_a_peer_survives_the_log():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 
 import pytest
 
@@ -47,3 +48,30 @@ async def test_a_connection_that_is_gone_already_takes_nothing_else_with_it() ->
     connection = _peers.PeerConnection(None)
     connection.transport = Gone()
     connection.send([b"message"])
+
+
+@pytest.mark.parametrize("dialled", [None, 1], ids=["called", "dialled"])
+@pytest.mark.parametrize("kind", [_peers.MAIN, _peers.BULK], ids=["main", "bulk"])
+async def test_a_disk_is_not_judged_by_the_hello_of_the_bulk_connection(kind: bytes, dialled: int | None) -> None:
+    """That one may come late: whoever stops because of it has forgotten nothing, and starts no more."""
+    judged: list[tuple[bytes, bool]] = []
+
+    class Replica:
+        id = 1
+
+        def hello(self) -> bytes:
+            return b"hello"
+
+        def check_hello(self, data: bytes, main: bool) -> Replica:
+            judged.append((data, main))
+            return self
+
+    class Host:
+        replica = Replica()
+
+        def peer_met(self, connection: _peers.PeerConnection) -> None:
+            assert connection.bulk == (kind == _peers.BULK)
+
+    connection = _peers.PeerConnection(Host(), dialled=dialled, bulk=dialled is not None and kind == _peers.BULK)
+    connection.data_received(struct.pack(">I", 6) + kind + b"hello")
+    assert judged == [(b"hello", kind == _peers.MAIN)]

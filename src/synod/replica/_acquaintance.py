@@ -4,9 +4,12 @@ A replica whose disk was wiped or rolled back may have forgotten a promise or an
 a chosen value could be lost. Its hello would show less than it has already told somebody: so everybody
 remembers the most that each peer has shown, writes that down with the next sync group, and refuses less.
 
-A hello says what held when it was sent, and there are two connections to each peer: one of them may be slow, and
-its hello come after messages that show more. So a hello is held against what *earlier* processes of its sender had
-shown: a process that runs forgets nothing, and it has read its disk before it says anything.
+A hello says what held when it was sent, and there are two connections to each peer. Whatever shows anything comes on
+the main one, behind its hello; so that hello shows no less than what came before it, or the disk has forgotten. The
+hello of the bulk connection may come late, after messages that show more, and is no sign of anything.
+Differs: no number of a process in the hello, by which a late one could be told. What had been shown when a process was
+first met is not known any more to a peer that was restarted meanwhile; and a machine that is put back with its memory,
+to a state in which it ran, is the same process and has forgotten all the same.
 
 Ref: Chandra et al. 2007 s5.1 (a replica with a lost disk must not take part as if nothing had happened).
 """
@@ -22,9 +25,6 @@ from ._messages import Hello
 
 _SEEN: Final = struct.Struct(">BIQBQ")
 
-PROCESSES_MAX: Final = 8
-"""Of each peer: more than can still have a hello on its way."""
-
 
 class Forgetful(RemoteProtocolError):
     """A peer's disk shows less than it has shown: it is to be refused, and told so."""
@@ -33,12 +33,10 @@ class Forgetful(RemoteProtocolError):
 class Acquaintance:
     """The highest (promise, accepted slot) that each peer's present incarnation has shown."""
 
-    __slots__ = ("_encoded", "_met", "_seen", "changed")
+    __slots__ = ("_encoded", "_seen", "changed")
 
     def __init__(self, remembered: bytes = b"") -> None:
         self._seen: dict[ReplicaId, tuple[int, Ballot, Slot]] = {}
-        # The latest processes of each peer, and the most that the peer had shown when each was met.
-        self._met: dict[ReplicaId, dict[int, tuple[Ballot, Slot]]] = {}
         self._encoded: bytes | None = None
         self.changed = False
         for at in range(0, len(remembered) - _SEEN.size + 1, _SEEN.size):
@@ -63,37 +61,36 @@ class Acquaintance:
             self._seen[peer] = (incarnation, max(ballot, promised), max(last, slot))
             self.changed = True
 
-    def refusal(self, hello: Hello, boot: int = 0) -> str | None:
+    def refusal(self, hello: Hello, boot: int = 0, *, main: bool = True) -> str | None:
         """Why a peer's hello shows a forgetful disk, or None.
+
+        Only that of the `main` connection says what its sender's disk holds now.
 
         `boot` is the latest start of the peer whose requests are applied here: no start counts lower, and one
         sends no request before its first promise is durable.
         Another, higher incarnation begins anew: it was re-admitted.
 
         Raises:
-            Forgetful: the disk is an older one for certain, and not one whose first promise is being written; or
-                it is the late hello of a process that has ended, and there is nobody to be told.
+            Forgetful: the disk is an older one for certain, or it is the late hello of a process that has ended, and
+                there is nobody to be told.
         """
+        if not main:
+            admitted = self._seen.get(hello.id, (0, BALLOT_ZERO, 0))[0]
+            return _outdated(hello, admitted) if hello.incarnation < admitted else None
         self._encoded = None  # a peer that is met for the first time is noted, but is no reason to write
         incarnation, ballot, slot = self._seen.setdefault(hello.id, (hello.incarnation, BALLOT_ZERO, 0))
         if hello.incarnation > incarnation:
             self._seen[hello.id] = (hello.incarnation, hello.promised, hello.last_slot)
             self.changed = True
-            self._meets(hello, BALLOT_ZERO, 0)
             return None
         if hello.incarnation < incarnation:
-            return f"replica {hello.id} comes as incarnation {hello.incarnation}, but {incarnation} was admitted"
-        known = self._met.get(hello.id, {}).get(hello.process)
-        if known is not None:
-            ballot, slot = known
+            return _outdated(hello, incarnation)
         if hello.promised < ballot or hello.last_slot < slot:
             raise Forgetful(
                 f"replica {hello.id} has forgotten what it had promised or accepted (it shows ballot {hello.promised} "
                 f"and slot {hello.last_slot}, and had shown {ballot} and {slot}): its disk was wiped or rolled back, "
                 f"and it must not vote until it is re-admitted"
             )
-        if known is not None:
-            return None
         if hello.boot < boot or (hello.boot == boot and hello.promised == BALLOT_ZERO):
             reason = (
                 f"replica {hello.id} has forgotten that it was there before (it counts {hello.boot} starts, and requests "
@@ -103,13 +100,8 @@ class Acquaintance:
             if hello.boot < boot:
                 raise Forgetful(reason)
             return reason
-        self._meets(hello, ballot, slot)
         return None
 
-    def _meets(self, hello: Hello, ballot: Ballot, slot: Slot) -> None:
-        if hello.process == 0:
-            return
-        processes = self._met.setdefault(hello.id, {})
-        processes[hello.process] = (ballot, slot)
-        if len(processes) > PROCESSES_MAX:
-            del processes[next(iter(processes))]
+
+def _outdated(hello: Hello, admitted: int) -> str:
+    return f"replica {hello.id} comes as incarnation {hello.incarnation}, but {admitted} was admitted"

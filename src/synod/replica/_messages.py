@@ -45,7 +45,6 @@ class Hello:
         cell_level: the level that is in force, as far as the sender has applied the log.
         disk: the number that was drawn for the sender's disk when it was formatted.
         changes: how many changes of the members are known there, chosen or at least accepted.
-        process: drawn by the process that speaks; 0 where it is of a version that does not say it.
     """
 
     oldest: int
@@ -61,7 +60,6 @@ class Hello:
     last_slot: Slot
     disk: int = 0
     changes: int = 0
-    process: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +122,6 @@ class SnapshotChunk:
 ReplicaMessage = Hello | Forward | Touch | TouchAck | DigestReport | DigestAsk | SnapshotAsk | SnapshotChunk
 
 _HELLO: Final = struct.Struct(">BHH16s16sBIQHHQBQQI")
-_PROCESS: Final = struct.Struct(">Q")
 _U32: Final = struct.Struct(">I")
 _ROUND_COUNT: Final = struct.Struct(">BQI")
 _DIGEST: Final = struct.Struct(">BQ16s")
@@ -174,7 +171,7 @@ def encode_message(message: ReplicaMessage) -> bytes:
                 message.last_slot,
                 message.disk,
                 message.changes,
-            ) + _PROCESS.pack(message.process)
+            )
 
 
 def decode_message(data: bytes) -> ReplicaMessage:
@@ -227,25 +224,8 @@ def _decode_hello(data: bytes) -> Hello:
             f"replica {id_} speaks the versions {oldest} to {newest} of the peer protocol, and this replica "
             f"{PEER_PROTOCOL_OLDEST} to {PEER_PROTOCOL_VERSION}: upgrade the cell by way of a version between the two"
         )
-    process = 0
-    if len(data) > _HELLO.size:  # the very first hellos ended here
-        (process,) = _PROCESS.unpack_from(data, _HELLO.size)
-    disk, changes = rest
     return Hello(
-        oldest=oldest,
-        newest=newest,
-        cell_id=cell,
-        configuration=configuration,
-        id=id_,
-        incarnation=incarnation,
-        boot=boot,
-        feature_level=known,
-        cell_level=level,
-        promised=Ballot(round_, replica),
-        last_slot=last,
-        disk=disk,
-        changes=changes,
-        process=process,
+        oldest, newest, cell, configuration, id_, incarnation, boot, known, level, Ballot(round_, replica), last, *rest
     )
 
 

@@ -156,7 +156,6 @@ class Replica:
         configuration: the first one of the cell; the tree and the log say what became of it.
         incarnation: which life of its id this is.
         disk: the number of its disk; see `Member`.
-        process: drawn anew for every start; see `Hello`.
         recovered: what its log holds.
         tree: the state at the slot of its latest snapshot, or a new one.
         boot: its boot count, raised and made durable before.
@@ -181,13 +180,11 @@ class Replica:
         wall_ms: int,
         incarnation: int = 1,
         disk: int = 0,
-        process: int = 0,
     ) -> None:
         self.id = id
         self.first = configuration
         self.incarnation = incarnation
         self._disk = disk
-        self._process = process
         self.options = options
         self.boot = boot
         self.tree = tree
@@ -322,12 +319,11 @@ class Replica:
                 last_slot=self._durable_slot,
                 disk=self._disk,
                 changes=self.paxos.changes_known,
-                process=self._process,
             )
         )
 
-    def check_hello(self, data: bytes) -> Hello:
-        """Read a peer's hello and decide whether to talk to it.
+    def check_hello(self, data: bytes, main: bool = True) -> Hello:
+        """Read a peer's hello, on its main connection or on the other one, and decide whether to talk to it.
 
         Raises:
             RemoteProtocolError: the peer is to be refused; the text says why.
@@ -345,7 +341,7 @@ class Replica:
             )
         reason = (
             self._no_member(hello)
-            or self._seen.refusal(hello, self.tree.origins.get(hello.id, (0, 0))[0])
+            or self._seen.refusal(hello, self.tree.origins.get(hello.id, (0, 0))[0], main=main)
             or level_refusal(hello, self.tree.feature_level, self.tree.supported_level)
         )
         if reason is not None:

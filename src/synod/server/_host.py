@@ -141,7 +141,6 @@ class Host:
                 **made,
                 recovered=recovered,
                 tree=tree,
-                process=secrets.randbits(63) + 1,
                 rng=_seeded() if recorder is None else recorder.rng(),
                 draw_secret=secrets.token_bytes if recorder is None else recorder.draw_secret,
             )

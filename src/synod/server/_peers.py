@@ -147,11 +147,12 @@ class PeerConnection:
     def _meet(self, message: bytes) -> None:
         if self._dialled is not None and message[:1] == REFUSED:
             raise RemoteProtocolError(f"replica {self._dialled} refuses this one: {printable(message[1:])}")
-        hello = self.hello = self._host.replica.check_hello(message[1:])
+        if self._dialled is None:
+            self.bulk = message[:1] == BULK
+        hello = self.hello = self._host.replica.check_hello(message[1:], not self.bulk)
         if self._dialled is not None and hello.id != self._dialled:
             raise RemoteProtocolError(f"replica {hello.id} answered at the address of replica {self._dialled}")
         if self._dialled is None:
-            self.bulk = message[:1] == BULK
             self._greet()
         self.peer = hello.id
         self._host.peer_met(self)

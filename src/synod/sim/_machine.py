@@ -192,7 +192,6 @@ class Machine:
             recovered=recovered,
             tree=tree,
             boot=store.boot,
-            process=self.life,
             rng=random.Random(self.rng.getrandbits(64)),
             draw_secret=self.rng.randbytes,
             now=self.now(),

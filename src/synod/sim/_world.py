@@ -197,8 +197,8 @@ class World:
     def _on_again(self, a: int, b: int, life: int, data: bytes) -> None:
         self.network.deliver(a, b, life, data, again=True)
 
-    def _on_late_hello(self, host: int, guest: int, lives: tuple[int, int], hello: bytes) -> None:
-        self.network.hear_late(host, guest, lives, hello)
+    def _on_late_hello(self, host: int, guest: int, hello: bytes) -> None:
+        self.network.hear_late(host, guest, hello)
 
     def _on_closed(self, id_: int, life: int, peer: int) -> None:
         machine = self.machines[id_]
