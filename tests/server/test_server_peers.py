@@ -75,3 +75,22 @@ async def test_a_disk_is_not_judged_by_the_hello_of_the_bulk_connection(kind: by
     connection = _peers.PeerConnection(Host(), dialled=dialled, bulk=dialled is not None and kind == _peers.BULK)
     connection.data_received(struct.pack(">I", 6) + kind + b"hello")
     assert judged == [(b"hello", kind == _peers.MAIN)]
+
+
+async def test_consensus_on_the_bulk_connection_is_refused() -> None:
+    """A vote from a peer whose main connection never stood was a bug to whoever got it: it stopped."""
+    refused: list[str] = []
+
+    class Host:
+        def peer_message(self, peer: int, message: bytes) -> None:
+            assert message == b"\x45chunk", "only this may come through"
+
+        def peer_refused(self, connection: _peers.PeerConnection, reason: str) -> None:
+            refused.append(reason)
+
+    connection = _peers.PeerConnection(Host(), dialled=1, bulk=True)
+    connection.peer = 1
+    connection.data_received(struct.pack(">I", 6) + b"\x45chunk")
+    assert not refused
+    connection.data_received(struct.pack(">I", 5) + b"\x04vote")
+    assert refused == ["a message of consensus, kind 4, came on the bulk connection"]

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from synod.base import RemoteProtocolError
-from synod.replica import Forgetful, Hello
+from synod.replica import KIND_FIRST, Forgetful, Hello
 
 if TYPE_CHECKING:
     from ._host import Host
@@ -118,6 +118,9 @@ class PeerConnection:
                 elif self.peer is None:
                     self._meet(message)
                     limit = FRAME_BYTES_MAX
+                elif self.bulk and message and message[0] < KIND_FIRST:
+                    # What a disk has shown is known from the main connection, and judged by the hello before it.
+                    raise RemoteProtocolError(f"a message of consensus, kind {message[0]}, came on the bulk connection")
                 else:
                     self._host.peer_message(self.peer, message)
         except RemoteProtocolError as fault:
