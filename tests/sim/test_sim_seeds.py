@@ -76,10 +76,14 @@ def test_every_fault_class_is_known_to_the_report() -> None:
 
 
 def test_plans_reach_every_range() -> None:
-    """At least the ranges of the best simulators: packets lost up to 30 %, messages replayed up to 50 %."""
+    """At least the ranges of the best simulators: packets lost up to 30 %, messages replayed up to 50 %, and a tenth
+    of a disk's reads, writes and syncs in error, or of its writes somewhere else.
+    """
     plans = [Plan.draw(random.Random(seed)) for seed in range(500)]
     assert max(plan.loss for plan in plans) >= 0.3
     assert max(plan.replay for plan in plans) >= 0.5
+    for name in ("disk_errors", "misdirected", "read_errors", "write_errors"):
+        assert {getattr(plan, name) for plan in plans} == {0.0, 0.005, 0.02, 0.1}, name
     assert {plan.replicas for plan in plans} == {1, 2, 3, 4, 5, 7}
     assert max(plan.power_cuts for plan in plans) == 1.0
     for name in FAULTS:

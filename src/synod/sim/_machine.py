@@ -5,6 +5,7 @@ Hosts the very same `Replica`, `Store` and `Tree` as the server does.
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections import deque
 from typing import TYPE_CHECKING
@@ -53,6 +54,10 @@ SECTOR = 512
 LEVEL_NEW = 2
 """The feature level of the version to which machines are upgraded."""
 
+
+_ERRORS = {"read": "read error", "sync": "disk error", "write": "write error"}
+"""What is counted when an operation of the disk fails."""
+
 Job = DiskWrite | LogRead | SnapshotWrite | SnapshotRead | TransferWrite | SnapshotInstall
 
 
@@ -77,14 +82,21 @@ class Machine:
         self.offset = self.rng.randrange(0, 1 << 40)
         self.wall_offset_ms = 0
         self.full_until: Micros = 0
-        self.fail_next_sync = False
-        self.fail_next_write = False
+        # While its disk is bad, the plan's share of each operation fails: with chance of its own.
+        self.bad_until: dict[str, Micros] = {"read": 0, "sync": 0, "write": 0}
+        self._shares = {
+            "read": world.plan.read_errors,
+            "sync": world.plan.disk_errors,
+            "write": world.plan.write_errors,
+        }
+        self._disk_rng = world.stream(f"disk errors {id_}")
+        self._failed = ""  # the operation that failed last in this life
         self.doomed = False  # its power fails while it writes next
         self.build = 0  # which bounds and sizes it was built with
         self.slow_until: Micros = 0
         self.hangs_until: Micros = 0
         self.unreadable_until: Micros = 0
-        self.misdirects = False
+        self.misdirects_until: Micros = 0
         self.hurt = False  # its disk was damaged once: at most a minority of machines
         self.forgetful = False  # its disk was replaced: peers may refuse it
         self.refused = False  # and one did
@@ -105,6 +117,7 @@ class Machine:
 
     def _format(self) -> None:
         self._formats += 1
+        self.fs.fail = None  # whoever formats a disk does so until it is done
         self.disk = self.world.stream(f"disk {self.id}.{self._formats}").randrange(1, 1 << 62)
         format_directory(self.fs, DIRECTORY, Identity(self.id, self.incarnation, self.configuration, self.disk))
 
@@ -148,9 +161,13 @@ class Machine:
         except UnknownCommand as refusal:
             self._stopped(str(refusal))
         except StorageError:
-            if self.world.now >= self.unreadable_until:
+            if not self._failed:
                 raise
-            self.fs.crash(lambda: True, lambda count: count)
+            self.store = None
+            if self._failed == "read":
+                self.fs.crash(lambda: True, lambda count: count)
+            else:
+                self.fs.crash_randomly(self.rng)  # what that write and that sync have left behind, nobody knows
             self.world.after(self.rng.randrange(100_000, 1_000_000), "restart", self.id)
 
     def _start(self) -> None:
@@ -159,8 +176,7 @@ class Machine:
         self._busy = []
         self._full = False
         self._waits_for_room = False
-        self.fail_next_sync = False
-        self.fail_next_write = False
+        self._failed = ""
         self._snapshot_dropped = False
         self.fs.fail = self._fail
         self.fs.misdirect = self._misdirect if self.world.plan.misdirected else None
@@ -282,7 +298,8 @@ class Machine:
             self.kill(power_cut=True)
         self.incarnation = incarnation
         self.wipe()
-        self.forgetful = self.refused = self.hurt = self.misdirects = False
+        self.forgetful = self.refused = self.hurt = False
+        self.misdirects_until = 0
         self.start()
 
     def rot(self) -> str | None:
@@ -310,31 +327,27 @@ class Machine:
         """Where a write really lands."""
         if path == self.unproved:
             self.unproved = ""  # a later group of the segment shows that one is missing
-        if not self.misdirects or not path.endswith((".seg", ".tmp")) or "prepared" in path:
+        if self.world.now >= self.misdirects_until or not path.endswith((".seg", ".tmp")) or "prepared" in path:
+            return offset
+        if self._disk_rng.random() >= self.world.plan.misdirected:
             return offset
         blocks = self.fs.size(path) // BLOCK
         where = self.rng.randrange(max(1, blocks)) * BLOCK
         if where == offset or (path.endswith(".seg") and where + length > self.fs.size(path)):
             return offset
-        self.misdirects = False
         if path.endswith(".seg"):
             self.unproved = path
         self.world.count("write misdirected")
         return where
 
     def _fail(self, operation: str, path: str) -> StorageError | None:
-        if operation == "read" and self.world.now < self.unreadable_until:
-            self.world.count("read error")
+        now = self.world.now
+        bad = now < self.bad_until[operation] and self._disk_rng.random() < self._shares[operation]
+        if bad or (operation == "read" and now < self.unreadable_until):
+            self._failed = operation
+            self.world.count(_ERRORS[operation])
             return StorageError(f"{path}: injected")
-        if operation == "sync" and self.fail_next_sync and path.endswith(".seg"):
-            self.fail_next_sync = False
-            self.world.count("disk error")
-            return StorageError(f"{path}: injected")
-        if operation == "write" and self.fail_next_write and path.endswith(".seg"):
-            self.fail_next_write = False
-            self.world.count("write error")
-            return StorageError(f"{path}: injected")
-        if operation == "write" and self.world.now < self.full_until and path.endswith(".tmp"):
+        if operation == "write" and now < self.full_until and path.endswith(".tmp"):
             if path.endswith("prepared.tmp"):
                 self.world.count("disk full")
                 return NoSpace(f"{path}: injected")
@@ -378,7 +391,8 @@ class Machine:
             world.count("left for good")
             return
         if ready.forgetful and ready.stop is not None:
-            mark_forgetful(self.fs, DIRECTORY, ready.stop)
+            with contextlib.suppress(StorageError):  # as the server: its peers refuse it all the same
+                mark_forgetful(self.fs, DIRECTORY, ready.stop)
             self.gone = ready.stop
             self.kill(power_cut=False)
             world.count("forgetful replica stopped")

@@ -45,6 +45,9 @@ FAULTS: Final[dict[str, tuple[str, ...]]] = {
 }
 """Every class of faults, and what is counted when one of it has really happened."""
 
+DISK_SHARES: Final = (0.005, 0.02, 0.1)
+"""How many of a disk's operations fail while they do. TigerBeetle's simulator goes up to a tenth as well."""
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -60,8 +63,8 @@ class Plan:
         one_way: partitions that let one direction through.
         resets: connections close and open again.
         slow_disks: syncs take up to a second, or do not come back for seconds.
-        disk_errors: a sync fails; the process stops and starts again.
-        write_errors: a write to the active segment fails; the same.
+        disk_errors: for a while this share of a machine's syncs fails; each time its process stops and starts again.
+        write_errors: for a while this share of writes fails; the same.
         disk_full: no room for a segment for a while.
         drift: clocks run at different speeds, up to this many parts per million.
         wall_jumps: wall clocks jump by minutes.
@@ -75,9 +78,9 @@ class Plan:
         replay: this share of messages between replicas arrives a second time, later, in the same connection.
             No stream does that; a replica that begins anew after every doubt does.
         slow_ways: one direction of some links is many times slower than the other.
-        read_errors: the disk cannot read for a while; the process stops and starts again.
+        read_errors: for a while this share of reads fails, or all of them; the same.
         rot: bits flip in what was durable, in the logs and snapshots of a minority.
-        misdirected: on a minority a write lands somewhere else in its file.
+        misdirected: on a minority, for a while, this share of writes lands somewhere else in their files.
         wipes: the disks of a minority are replaced by new ones, and formatted as if nothing had been.
         versions: machines begin with an old version and are upgraded one by one, some of them rolled back first;
             the new version applies the log by other rules once the cell's feature level allows it.
@@ -99,8 +102,8 @@ class Plan:
     long_cuts: bool
     resets: bool
     slow_disks: bool
-    disk_errors: bool
-    write_errors: bool
+    disk_errors: float
+    write_errors: float
     disk_full: bool
     drift: int
     wall_jumps: bool
@@ -112,9 +115,9 @@ class Plan:
     loss: float
     replay: float
     slow_ways: bool
-    read_errors: bool
+    read_errors: float
     rot: bool
-    misdirected: bool
+    misdirected: float
     wipes: bool
     versions: bool
     members: bool
@@ -135,6 +138,10 @@ class Plan:
         def on(share: float = 0.5) -> bool:
             return rng.random() < share
 
+        def rate(share: float) -> float:
+            drawn = rng.random() / share
+            return DISK_SHARES[int(drawn * len(DISK_SHARES))] if drawn < 1 else 0.0
+
         delay = rng.choice((100, 500, 5_000, 20_000))
         return cls(
             replicas=rng.choice((1, 2, 3, 3, 3, 3, 3, 3, 4, 5, 5, 7)),
@@ -149,8 +156,8 @@ class Plan:
             long_cuts=on(0.4),
             resets=on(),
             slow_disks=on(0.3),
-            disk_errors=on(0.2),
-            write_errors=on(0.2),
+            disk_errors=rate(0.2),
+            write_errors=rate(0.2),
             disk_full=on(0.15),
             drift=rng.choice((0, 0, 100, 1_000)),
             wall_jumps=on(0.3),
@@ -167,9 +174,9 @@ class Plan:
             loss=rng.choice((0.0, 0.0, 0.02, 0.1, 0.3)),
             replay=rng.choice((0.0, 0.0, 0.02, 0.1, 0.5)),
             slow_ways=on(0.3),
-            read_errors=on(0.2),
+            read_errors=rate(0.2),
             rot=on(0.25),
-            misdirected=on(0.15),
+            misdirected=rate(0.15),
             wipes=on(0.2),
             versions=on(0.3),
             members=on(0.3),

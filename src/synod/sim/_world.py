@@ -531,10 +531,17 @@ class World:
             machine.slow_until = self.now + self._faults.randrange(200_000, 3 * SECOND)
 
     def _fault_disk_errors(self, machine: Machine) -> None:
-        machine.fail_next_sync = True
+        self._spoil(machine, "sync")
 
     def _fault_write_errors(self, machine: Machine) -> None:
-        machine.fail_next_write = True
+        self._spoil(machine, "write")
+
+    def _spoil(self, machine: Machine, operation: str) -> None:
+        """A disk, or every one, is bad for a while; each error is a crash, and yet somebody must get something done."""
+        everywhere = self._faults.random() < 0.5
+        until = self.now + self._faults.randrange(500_000, 6 * SECOND)
+        for spoilt in list(self.machines.values()) if everywhere else [machine]:
+            spoilt.bad_until[operation] = until
 
     def _fault_disk_full(self, machine: Machine) -> None:
         machine.full_until = self.now + self._faults.randrange(200_000, 3 * SECOND)
@@ -598,7 +605,10 @@ class World:
         self.network.slow_ways.pop((a, b), None)
 
     def _fault_read_errors(self, machine: Machine) -> None:
-        machine.unreadable_until = self.now + self._faults.randrange(100_000, 2 * SECOND)
+        if self._faults.random() < 0.5:
+            machine.unreadable_until = self.now + self._faults.randrange(100_000, 2 * SECOND)
+        else:
+            self._spoil(machine, "read")
 
     def _hurt(self, configuration: Configuration) -> int:
         """How many of these members have a disk that was damaged."""
@@ -627,7 +637,7 @@ class World:
 
     def _fault_misdirected(self, machine: Machine) -> None:
         if self._may_hurt(machine):
-            machine.misdirects = True
+            machine.misdirects_until = self.now + self._faults.randrange(500_000, 6 * SECOND)
 
     def _fault_wipes(self, machine: Machine) -> None:
         if self._may_hurt(machine):
@@ -789,11 +799,10 @@ class World:
             machine.full_until = 0
             machine.slow_until = 0
             machine.hangs_until = min(machine.hangs_until, self.now)
-            machine.fail_next_sync = False
-            machine.fail_next_write = False
+            machine.bad_until = dict.fromkeys(machine.bad_until, 0)
             machine.doomed = False
             machine.unreadable_until = 0
-            machine.misdirects = False
+            machine.misdirects_until = 0
             if self.plan.versions and machine.level < LEVEL_NEW:
                 machine.level = LEVEL_NEW
                 if machine.replica is not None:
