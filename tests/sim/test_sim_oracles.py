@@ -10,8 +10,14 @@ import pytest
 from synod.base import SECOND, Ballot
 from synod.paxos import Accepted, Promise, encode
 from synod.sim import Holding, Oracles, Plan, Seen, Violation, World
+from synod.sim._checkers import Event, Span
 from synod.sim._machine import Machine  # a test of the simulator may open its machines
+from synod.sim._transactions import Transaction
 from synod.tree import Tree
+from synod.tree._acl import OPEN_ACL, Acl
+from synod.tree._watches import PERSISTENT, RECURSIVE
+from synod.tree._znode import Znode
+from synod.wire import EVENT_DATA_CHANGED, WatcherEvent, encode_event
 
 
 def world_in_order() -> World:
@@ -110,10 +116,104 @@ def an_event_for_nobody(world: World) -> None:
     while not client._watched:
         world.run(world.now + 10_000)
     client._watched.clear()
+    client.lasting._wanted.clear()
 
 
 def an_event_too_late(world: World) -> None:
     world.clients[3].seen += [Seen("armed", "/x", 5), Seen("reply", "/x", 6)]
+
+
+def half_a_transaction(world: World) -> None:
+    for at, t in reversed(list(enumerate(world.transactions))):
+        if len(t.reads) == 2 and t.reads[0][1] > 1:
+            path = t.reads[0][0]
+            older = next(b for b in world.transactions for b in b.reads if b[0] == path and b[1] < t.reads[0][1])
+            world.transactions[at] = replace(t, reads=(older, t.reads[1]))
+            return
+    raise AssertionError("nobody has read two registers at once")
+
+
+def a_condition_that_did_not_hold(world: World) -> None:
+    at, t = next((at, t) for at, t in enumerate(world.transactions) if t.demands and not t.refused)
+    path, version = t.demands[0]
+    world.transactions[at] = replace(t, demands=((path, version + 1),))
+
+
+def a_condition_that_held(world: World) -> None:
+    t = next(t for t in world.transactions if t.writes and not t.open)
+    path, version, _ = t.writes[0]
+    world.transactions.append(replace(t, writes=(), demands=((path, version),), refused=True))
+
+
+def an_answer_from_the_past(world: World) -> None:
+    world.transactions.append(Transaction(1, 1, world.now, world.now + 1))
+
+
+def hidden(world: World) -> list[Znode]:
+    """What is behind the list that clients change, on every machine, while it is closed to some of them."""
+    while True:
+        found = [m.replica.tree.nodes.get(b"/hidden") for m in world.machines.values() if m.replica]
+        nodes = [node for node in found if node is not None]
+        if len(nodes) == 3 and all(node.acl.world == 0 for node in nodes):
+            return nodes
+        world.run(world.now + 10_000)
+
+
+def a_door_that_stands_open(world: World) -> None:
+    for node in hidden(world):
+        node.acl = OPEN_ACL
+
+
+def a_door_with_another_lock(world: World) -> None:
+    for node in hidden(world):
+        node.acl = Acl(((31, b"digest", b"nobody:x"),))
+
+
+def a_lasting_watch_that_is_lost(world: World) -> None:
+    for machine in world.machines.values():
+        assert machine.replica is not None
+        watches = machine.replica.tree.watches
+        for path, here in list(watches.table.items()):
+            for conn in list(here):
+                watches.remove(conn, path, PERSISTENT | RECURSIVE)
+    for client in world.clients.values():
+        client.lasting.begin = lambda: None  # type: ignore[method-assign] -- it would find that there is none
+
+
+def told(world: World) -> Span:
+    """A watch that stays, and has told something."""
+    while not any(span.told for span in world.spans):
+        world.run(world.now + 10_000)
+    return next(span for span in world.spans if span.told)
+
+
+def a_lasting_event_too_few(world: World) -> None:
+    while True:
+        told(world)
+        for span in world.spans:
+            for event in span.told:
+                if event in world.changes and event.path != "/hidden":
+                    span.told.remove(event)
+                    return
+        world.run(world.now + 10_000)
+
+
+def a_lasting_event_twice(world: World) -> None:
+    span = told(world)
+    span.told.append(span.told[-1])
+
+
+def a_lasting_event_of_nothing(world: World) -> None:
+    told(world)
+    everything = Span(1, "/", recursive=True, since=1, until=1, told=[Event(1 << 40, EVENT_DATA_CHANGED, "/r0")])
+    world.spans.append(everything)
+
+
+def an_event_behind_an_answer(world: World) -> None:
+    client = world.clients[1]
+    while not (client.conn and client._greeted):
+        world.run(world.now + 10_000)
+    client.receive(encode_event(WatcherEvent(EVENT_DATA_CHANGED, 3, "/r0"), client.last_zxid))
 
 
 def time_that_runs_back(world: World) -> None:
@@ -166,6 +266,17 @@ PLANTS: list[tuple[Callable[[World], None], str]] = [
     (an_event_that_never_comes, "was never told that /lock had changed"),
     (an_event_for_nobody, "which it does not watch"),
     (an_event_too_late, "before the event of the watch"),
+    (half_a_transaction, "without its part in client"),
+    (a_condition_that_did_not_hold, "was granted, though it demanded version"),
+    (a_condition_that_held, "was refused, and what it demanded was so"),
+    (an_answer_from_the_past, "had been answered before it was asked"),
+    (a_door_that_stands_open, "and got it at zxid"),
+    (a_door_with_another_lock, "and was refused at zxid"),
+    (a_lasting_watch_that_is_lost, "was never told of Event"),
+    (a_lasting_event_too_few, "was never told of Event"),
+    (a_lasting_event_twice, "twice"),
+    (a_lasting_event_of_nothing, "writes there have no answer"),
+    (an_event_behind_an_answer, "after an answer of zxid"),
     (time_that_runs_back, "has seen zxid"),
     (a_session_for_two, "was given to clients 1 and 2"),
     (a_session_after_its_end, "is served after its end"),

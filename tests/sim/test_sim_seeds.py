@@ -51,9 +51,17 @@ def test_seeds_that_found_something(case: dict[str, object]) -> None:
 def test_every_fault_class_fires() -> None:
     """A fault that never fires tests nothing: over some seeds every class has a count."""
     wanted = {
+        "acl changed",
+        "acl of nobody refused",
+        "acl refused",
+        "lasting watch event",
+        "lasting watch removed",
         "level raised",
         "lock held",
         "message cut",
+        "multi",
+        "multi read",
+        "multi refused",
         "session lost",
         "snapshot installed",
         "start refused",

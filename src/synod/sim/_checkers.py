@@ -5,12 +5,14 @@ Registers have judges of their own, in `_linear`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
 from synod.base import Micros
+from synod.wire import EVENT_CHILDREN_CHANGED, EVENT_DATA_CHANGED
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,3 +68,89 @@ def watches_ordered(seen: Sequence[Seen]) -> str | None:
         elif item.path in armed and item.zxid > armed[item.path]:
             return f"a reply showed {item.path} at zxid {item.zxid} before the event of the watch set at {armed[item.path]}"
     return None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened, as a watch tells it: when, what and where."""
+
+    zxid: int
+    type: int
+    path: str
+
+
+@dataclass(slots=True)
+class Span:
+    """A time during which a connection had a watch that stays.
+
+    Args:
+        client: whose.
+        path: that it watches.
+        recursive: with all below, and without the children's comings and goings told of the parent.
+        since: the zxid of the answer that set it.
+        until: all up to this zxid has reached the client.
+        told: the events, in the order of their arrival.
+    """
+
+    client: int
+    path: str
+    recursive: bool
+    since: int
+    until: int
+    told: list[Event]
+
+    def covers(self, change: Event) -> bool:
+        """Whether the watch is for this."""
+        if self.recursive:
+            below = self.path if self.path == "/" else f"{self.path}/"
+            return change.type != EVENT_CHILDREN_CHANGED and (change.path == self.path or change.path.startswith(below))
+        return change.path == self.path
+
+
+def watches_complete(
+    spans: Sequence[Span], known: Collection[Event], *, spare: Mapping[str, int], secret: Collection[str] = ()
+) -> str | None:
+    """Whether lasting watches told everything, once, in order, and nothing else; else what is wrong.
+
+    What happened is what clients did and saw, and what any watch told: all of them must tell the same.
+
+    Args:
+        spans: of all clients.
+        known: changes that certainly happened.
+        spare: how many more changes of value each of these paths can have seen, by writes without an answer.
+        secret: paths that not everybody may hear of.
+    """
+    happened = set(known)
+    for span in spans:
+        before: set[Event] = set()
+        zxid = span.since
+        for change in span.told:
+            if not span.covers(change):
+                return f"{_watcher(span)} was told of {change}"
+            if change in before:
+                return f"{_watcher(span)} was told of {change} twice"
+            if change.zxid < zxid or change.zxid == span.since:
+                return f"{_watcher(span)} was told of {change} after zxid {zxid}"
+            before.add(change)
+            zxid = change.zxid
+        happened |= before
+    for path, writes in spare.items():
+        unwritten = sorted(
+            c.zxid for c in happened.difference(known) if c.path == path and c.type == EVENT_DATA_CHANGED
+        )
+        if len(unwritten) > writes:
+            return f"watches told of changes of {path} at {unwritten}, and {writes} writes there have no answer"
+    order = sorted((c for c in happened if c.path not in secret), key=lambda c: (c.zxid, c.path, c.type))
+    zxids = [change.zxid for change in order]
+    for span in spans:
+        told = set(span.told)
+        for change in order[bisect_right(zxids, span.since) : bisect_right(zxids, span.until)]:
+            if change not in told and span.covers(change):
+                return f"{_watcher(span)} was never told of {change}, and has heard of all up to zxid {span.until}"
+    return None
+
+
+def _watcher(span: Span) -> str:
+    return (
+        f"client {span.client}, which watches {span.path}{' and below' if span.recursive else ''} since {span.since},"
+    )

@@ -1,11 +1,14 @@
 """Simulated clients that speak the protocol's bytes, move between replicas, and keep a history for the judges.
 
-A client does one thing at a time: read or write a register, take a lock and write under it, watch a znode.
+A client does one thing at a time: read or write a register, take a lock and write under it, watch a znode; and, in
+`_loads`, what concerns several registers, who may see a znode, and watches that stay.
 Values are unique, so that a write can be told from every other one.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Literal
@@ -15,9 +18,12 @@ from synod.wire import (
     CREATE_EPHEMERAL_SEQUENTIAL,
     ERR_NO_NODE,
     ERR_NOT_READ_ONLY,
+    EVENT_CHILDREN_CHANGED,
+    EVENT_CREATED,
+    EVENT_DATA_CHANGED,
+    EVENT_DELETED,
     EVENT_NONE,
     OP_PING,
-    OP_SET_WATCHES,
     XID_NOTIFICATION,
     XID_PING,
     XID_SET_WATCHES,
@@ -33,6 +39,7 @@ from synod.wire import (
     SetData,
     SetWatches,
     Stat,
+    WatcherEvent,
     decode_connect_response,
     decode_reply,
     encode_connect_request,
@@ -45,8 +52,10 @@ from synod.wire import (
     take_stat,
 )
 
-from ._checkers import Holding, Seen
+from ._checkers import Event, Holding, Seen
 from ._linear import NEVER, Attempt
+from ._loads import HIDDEN, LastingWatches, Secrets, Transactions
+from ._transactions import Transaction
 
 if TYPE_CHECKING:
     from ._world import World
@@ -91,6 +100,11 @@ class Client:
         self._token = 0
         self._held_since: Micros = 0
         self._holding = False
+        # What it does besides: see `_loads`.
+        self._roll = world.stream(f"loads {id_}")
+        self.transactions = Transactions(self)
+        self.secrets = Secrets(self)
+        self.lasting = LastingWatches(self)
 
     # -- connection ----------------------------------------------------------------------------------------
 
@@ -132,6 +146,7 @@ class Client:
         self._greeted = False
         self._connect_sent = self.world.now
         self._pings.clear()
+        self.secrets.connected()
         request = ConnectRequest(self.last_zxid, self.timeout_ms, self.session, self.password)
         self._send(framed(encode_connect_request(request)))
 
@@ -152,6 +167,7 @@ class Client:
     def lost(self) -> None:
         """The connection is gone: what was under way has an unknown outcome."""
         self.conn = 0
+        self.lasting.lost()
         waiting, self._waiting = self._waiting, []
         for _, answer in waiting:
             answer(None, Reader(b""))
@@ -183,9 +199,10 @@ class Client:
         self.world.oracles.session_served(self.id, self.session)
         self.lease_until = max(self.lease_until, self._connect_sent + self.timeout_ms * MILLISECOND)
         self._pinged = self._connect_sent
-        if self._watched:
-            record = SetWatches(self.last_zxid, tuple(self._watched), (), ()).encode()
-            self._send(frame(XID_SET_WATCHES, OP_SET_WATCHES, record))
+        if self._watched or self.lasting:
+            persistent, recursive = self.lasting.set_anew if self.lasting else (None, None)
+            request = SetWatches(self.last_zxid, tuple(self._watched), (), (), persistent, recursive)
+            self._send(frame(XID_SET_WATCHES, request.op, request.encode()))
 
     def _session_over(self) -> None:
         self.world.count("session lost")
@@ -198,6 +215,7 @@ class Client:
         self.last_zxid = 0
         self._contender = ""
         self._watched.clear()
+        self.lasting.forget()
         self.seen.append(Seen("reply", "", 0))
         self.world.watch_break(self)
 
@@ -205,12 +223,8 @@ class Client:
         header, reader = decode_reply(data)
         if header.xid == XID_NOTIFICATION:
             event = take_event(reader)
-            if event.type != EVENT_NONE and event.path in self._watched:
-                del self._watched[event.path]
-                self.seen.append(Seen("event", event.path, header.zxid))
-                self.world.count("watch event")
-            elif event.type != EVENT_NONE:
-                self.world.violated(f"client {self.id} got an event for {event.path}, which it does not watch")
+            if event.type != EVENT_NONE:
+                self._hear(event, header.zxid)
             return
         if header.zxid < self.last_zxid:
             self.world.violated(f"client {self.id} has seen zxid {self.last_zxid}, and then {header.zxid}")
@@ -220,6 +234,8 @@ class Client:
                 self.lease_until = max(self.lease_until, self._pings.pop(0) + self.timeout_ms * MILLISECOND)
             return
         if header.xid == XID_SET_WATCHES:
+            if header.err == 0:
+                self.lasting.stands(header.zxid)
             return
         if not self._waiting or self._waiting[0][0] != header.xid:
             self.world.violated(f"client {self.id} got an answer to request {header.xid} out of order")
@@ -227,15 +243,45 @@ class Client:
         _, answer = self._waiting.pop(0)
         answer(header, reader)
 
-    def _ask(self, request: Request, answer: Answer) -> None:
+    def _hear(self, event: WatcherEvent, zxid: int) -> None:
+        """An event; -1 is the zxid of one that this connection has missed."""
+        if 0 <= zxid <= self.last_zxid:
+            self.world.violated(
+                f"client {self.id} was told of {event.path} at zxid {zxid} after an answer of zxid {self.last_zxid}"
+            )
+        lasting = self.lasting.hear(event, zxid)
+        if event.path == HIDDEN:
+            self.secrets.heard(zxid)
+        if event.path in self._watched and event.type != EVENT_CHILDREN_CHANGED:
+            del self._watched[event.path]
+            self.seen.append(Seen("event", event.path, zxid))
+            self.world.count("watch event")
+        elif not lasting:
+            self.world.violated(f"client {self.id} got an event for {event.path}, which it does not watch")
+
+    def ask(self, request: Request, answer: Answer) -> None:
+        """Send a request; `answer` is called with what comes back, or with None when the connection is gone."""
         self._xid += 1
+        self.ask_raw(self._xid, request.op, request.encode(), answer)
+
+    def ask_raw(self, xid: int, op: int, record: bytes, answer: Answer) -> None:
+        """The same with another xid than the next."""
         self._asked_at = self.world.now
-        self._waiting.append((self._xid, answer))
-        self._send(frame(self._xid, request.op, request.encode()))
+        self._waiting.append((xid, answer))
+        self._send(frame(xid, op, record))
+
+    def make(self, path: str) -> None:
+        """Create a znode that is not there yet; whether that works counts as nothing, its value is empty."""
+        self.ask(Create(path, b"", with_stat=True), lambda _h, _r: None)
 
     # -- work ----------------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
+        special = self._roll.random()
+        if special < 0.18:
+            load = self.transactions if special < 0.1 else self.secrets if special < 0.16 else self.lasting
+            load.begin()
+            return
         roll = self.rng.random()
         path = f"/r{self.rng.randrange(self.world.plan.keys)}"
         if self._holding:
@@ -254,37 +300,62 @@ class Client:
         else:
             self._contend()
 
-    def _record(
-        self, path: str, kind: Literal["read", "write"], value: bytes, called: Micros, stat: Stat | None
-    ) -> None:
+    def some_path(self, rng: random.Random) -> str:
+        """The path of some register."""
+        return f"/r{rng.randrange(self.world.plan.keys)}"
+
+    def new_value(self) -> str:
+        """A value that nobody has written before."""
+        self._writes += 1
+        return f"{self.id}.{self._writes}"
+
+    def version(self, path: str) -> int:
+        """The last version of a register that this client has seen."""
+        return max((a.version for a in self.histories.get(path, ())[-5:] if not a.open), default=0)
+
+    @property
+    def digest(self) -> str:
+        """Who it is, as a list names it."""
+        name = f"c{self.id}"
+        return f"{name}:{base64.b64encode(hashlib.sha1(f'{name}:secret'.encode(), usedforsecurity=False).digest()).decode()}"
+
+    def transacted(self, transaction: Transaction) -> None:
+        """Something has a place in the order, or may have."""
+        self.world.transactions.append(transaction)
+
+    def record(self, path: str, kind: Literal["read", "write"], value: str, called: Micros, stat: Stat | None) -> None:
+        """Keep what became of a read or a write of a register for its judges."""
         version, zxid, returned = (-1, 0, NEVER) if stat is None else (stat.version, stat.mzxid, self.world.now)
         self._attempts += 1
         self.histories.setdefault(path, []).append(
-            Attempt(self.id << 32 | self._attempts, self.id, kind, value.decode(), version, zxid, 0, called, returned)
+            Attempt(self.id << 32 | self._attempts, self.id, kind, value, version, zxid, 0, called, returned)
         )
+        if stat is not None and stat.version:
+            self.world.changes.add(Event(stat.mzxid, EVENT_DATA_CHANGED, path))
 
     def _write(self, path: str) -> None:
-        self._writes += 1
-        value = f"{self.id}.{self._writes}".encode()
+        value = self.new_value()
         called = self.world.now
 
         def answer(header: ReplyHeader | None, reader: Reader) -> None:
             if header is None:
-                self._record(path, "write", value, called, None)
+                self.record(path, "write", value, called, None)
+                self.transacted(Transaction(self.id, 0, called, NEVER, writes=((path, -1, value),)))
             elif header.err == 0:
                 stat = take_stat(reader)
-                self._record(path, "write", value, called, stat)
-                self._saw(path, stat.mzxid)
+                self.record(path, "write", value, called, stat)
+                self.saw(path, stat.mzxid)
+                writes = ((path, stat.version, value),)
+                self.transacted(Transaction(self.id, header.zxid, called, self.world.now, writes=writes))
                 self.finished += 1
             elif header.err == ERR_NO_NODE:
-                # Not there yet: create it; an unknown create counts as nothing here, its value is empty.
-                self._ask(Create(path, b"", with_stat=True), lambda _h, _r: None)
+                self.make(path)
             elif header.err == ERR_NOT_READ_ONLY:
                 self.world.count("write refused")  # definite: it must never show
             else:
                 self.world.refused(self, header.err)
 
-        self._ask(SetData(path, value), answer)
+        self.ask(SetData(path, value.encode()), answer)
 
     def _read(self, path: str) -> None:
         called = self.world.now
@@ -296,16 +367,20 @@ class Client:
             self.finished += 1
             if header.err == ERR_NO_NODE:
                 return
-            value, stat = take_data(reader)
-            self._record(path, "read", value, called, stat)
-            self._saw(path, stat.mzxid)
+            data, stat = take_data(reader)
+            value = data.decode()
+            self.record(path, "read", value, called, stat)
+            self.saw(path, stat.mzxid)
+            reads = ((path, stat.version, stat.mzxid),)
+            self.transacted(Transaction(self.id, header.zxid, called, self.world.now, reads=reads, values=(value,)))
             if arm:
                 self._watched[path] = stat.mzxid
                 self.seen.append(Seen("armed", path, stat.mzxid))
 
-        self._ask(GetData(path, arm), answer)
+        self.ask(GetData(path, arm), answer)
 
-    def _saw(self, path: str, zxid: int) -> None:
+    def saw(self, path: str, zxid: int) -> None:
+        """A reply has shown a znode as of its last change."""
         self.seen.append(Seen("reply", path, zxid))
 
     def armed(self) -> dict[str, int]:
@@ -323,13 +398,15 @@ class Client:
                 self.world.count("contender unknown")  # it may be there; it goes with the session
                 return
             if header.err == ERR_NO_NODE:
-                self._ask(Create(LOCK, b"", with_stat=True), lambda _h, _r: None)
-            elif header.err == 0 and session == self.session:
-                self._contender, stat = take_path_stat(reader)
-                self._token = stat.czxid
-                self.finished += 1
+                self.make(LOCK)
+            elif header.err == 0:
+                contender, stat = take_path_stat(reader)
+                self._came_or_went(contender, EVENT_CREATED, stat.czxid)
+                if session == self.session:
+                    self._contender, self._token = contender, stat.czxid
+                    self.finished += 1
 
-        self._ask(Create(f"{LOCK}/c-", b"", flags=CREATE_EPHEMERAL_SEQUENTIAL, with_stat=True), answer)
+        self.ask(Create(f"{LOCK}/c-", b"", flags=CREATE_EPHEMERAL_SEQUENTIAL, with_stat=True), answer)
 
     def _look_at_queue(self) -> None:
         session, me = self.session, self._contender
@@ -346,12 +423,20 @@ class Client:
                 self._check_lease()
             self.finished += 1
 
-        self._ask(GetChildren(LOCK, with_stat=True), answer)
+        self.ask(GetChildren(LOCK, with_stat=True), answer)
 
     def _release(self) -> None:
         contender, self._contender = self._contender, ""
         self._let_go(self.world.now)
-        self._ask(Delete(contender), lambda _h, _r: None)
+
+        def answer(header: ReplyHeader | None, _reader: Reader) -> None:
+            if header is not None and header.err == 0:
+                self._came_or_went(contender, EVENT_DELETED, header.zxid)
+
+        self.ask(Delete(contender), answer)
+
+    def _came_or_went(self, contender: str, event: int, zxid: int) -> None:
+        self.world.changes.update((Event(zxid, event, contender), Event(zxid, EVENT_CHILDREN_CHANGED, LOCK)))
 
     def _check_lease(self) -> None:
         """A client believes in its lock no longer than its lease."""
@@ -368,6 +453,7 @@ class Client:
 
     def finish(self) -> None:
         """The run is over: close what is still open."""
+        self.lasting.lost()
         self._let_go(self.world.now)
         for _, answer in self._waiting:
             answer(None, Reader(b""))

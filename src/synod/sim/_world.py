@@ -33,15 +33,18 @@ from synod.base import (
 from synod.tree import Tree
 from synod.wire import STATE_EXPIRED
 
-from ._checkers import Holding, Seen, exclusive, watches_ordered
+from ._access import Access, admitted
+from ._checkers import Event, Holding, Seen, Span, exclusive, watches_complete, watches_ordered
 from ._clients import Client
 from ._linear import Attempt, explain, witnessed
+from ._loads import HIDDEN
 from ._machine import LEVEL_NEW, Machine
 from ._network import Network
 from ._oracles import Oracles
 from ._outcome import Outcome, Violation
 from ._plan import FAULTS, Plan
 from ._processes import Process
+from ._transactions import Transaction, serializable
 
 SAFETY_TIME: Final = 15 * SECOND
 MEMBERS_MAX: Final = 7
@@ -97,6 +100,10 @@ class World:
         self.oracles = Oracles(self.violated)
         self.holdings: list[Holding] = []
         self._seen_done: list[list[Seen]] = []
+        self.transactions: list[Transaction] = []
+        self.accesses: list[Access] = []
+        self.spans: list[Span] = []
+        self.changes: set[Event] = set()
         # The cell.
         self.network = Network(self)
         members = tuple(Member(i, f"127.0.0.1:{7000 + i}") for i in range(1, self.plan.replicas + 1))
@@ -903,6 +910,7 @@ class World:
             check()
         self._judge_watches()
         self._judge_registers()
+        self._judge_loads()
 
     def _judge_watches(self) -> None:
         """Without a gap: at rest, no watch is still armed for a change that everybody has applied."""
@@ -947,6 +955,34 @@ class World:
             wrong = witnessed([*attempts, last]) or explain([*attempts, last])
             if wrong is not None:
                 self.violated(f"{path}: {wrong}")
+
+    def _judge_loads(self) -> None:
+        """Transactions, the list of who may do what, and the watches that stay."""
+        tree = self._at_rest()
+        wrong = serializable(self._with_the_end(tree), timely=not self.plan.sequential)
+        if wrong is not None:
+            self.violated(wrong)
+        secret = tree.nodes.get(HIDDEN.encode())
+        if secret is not None:
+            last = Access(0, False, "read", "unknown", tree.zxid, secret.aversion)
+            wrong = admitted([*self.accesses, last])
+            if wrong is not None:
+                self.violated(f"{HIDDEN}: {wrong}")
+        spare: dict[str, int] = {}
+        for client in self.clients.values():
+            for path, attempts in client.histories.items():
+                spare[path] = spare.get(path, 0) + sum(1 for a in attempts if a.kind == "write" and a.open)
+        wrong = watches_complete(self.spans, self.changes, spare=spare, secret=(HIDDEN,))
+        if wrong is not None:
+            self.violated(wrong)
+
+    def _with_the_end(self, tree: Tree) -> list[Transaction]:
+        """All that was asked, and a look at every register when all was done."""
+        paths = sorted({path for client in self.clients.values() for path in client.histories if path != HIDDEN})
+        found = [(path, node) for path in paths if (node := tree.nodes.get(path.encode())) is not None]
+        reads = tuple((path, node.version, node.mzxid) for path, node in found)
+        values = tuple((node.data or b"").decode() for _, node in found)
+        return [*self.transactions, Transaction(0, tree.zxid, self.now, self.now + 1, reads=reads, values=values)]
 
     def trace(self) -> str:
         """The hash of everything that has happened."""
