@@ -10,6 +10,7 @@ from synod.base import SECOND, Ballot, Change, ConfigError, Configuration
 from synod.paxos import TakeOver, encode
 from synod.sim import Plan, World, run_seed, summary
 from synod.sim._machine import Machine  # a test of the simulator may open its machines
+from synod.wire import ConnectRequest, encode_connect_request, framed
 
 CALM = Plan.calm(replicas=3, clients=2)
 TAKE_OVER = encode(TakeOver(Ballot(1, 1)))[0]
@@ -255,6 +256,22 @@ def test_a_replica_that_was_removed_ends_by_itself() -> None:
     assert removed.gone is not None
     assert "removed" in removed.gone
     end(world)
+
+
+def test_a_removed_replica_turns_clients_away_who_come_to_it() -> None:
+    """As long as it still runs, and after a restart: one that waits here for an answer loses its session meanwhile."""
+    world = busy()
+    leader = leader_of(world)
+    removed = next(m for m in world.machines.values() if m is not leader)
+    make(world, world.members.removed(removed.id))
+    hello = framed(encode_connect_request(ConnectRequest(0, 4_000, 0, bytes(16))))
+    for conn in (1_000_000, 1_000_001):
+        assert removed.replica is not None
+        removed.replica.client_opened(conn, removed.now())
+        removed.replica.client_data(conn, hello, removed.now())
+        assert conn in [closed for closed, _ in removed.replica.ready().client_closes]
+        removed.kill(power_cut=False)
+        removed.start()
 
 
 def test_a_lock_outlives_the_member_that_served_its_holder() -> None:

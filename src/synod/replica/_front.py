@@ -96,6 +96,7 @@ class Front:
         self._round_waits: deque[tuple[int, Connection]] = deque()
         self.overloaded = False
         self.read_only = False
+        self._left = ""
         self.refused_frames = 0
         self.received = 0
         self.events = 0
@@ -266,8 +267,8 @@ class Front:
         return False
 
     def _attach(self, c: Connection) -> None:
-        if self.read_only:
-            self.close(c, READ_ONLY)
+        if self.read_only or self._left:
+            self.close(c, self._left or READ_ONLY)
             return
         request = decode_connect_request(c.connect_frame)
         c.connect_frame = b""
@@ -333,6 +334,11 @@ class Front:
         """Close every connection: their outstanding requests have an unknown outcome."""
         for c in list(self.connections.values()):
             self.close(c, reason)
+
+    def leave(self, reason: str) -> None:
+        """Close every connection, and each that comes: nothing that a client sends here would ever be answered."""
+        self._left = reason
+        self.close_all(reason)
 
     def _reply(self, c: Connection, xid: int, err: int) -> None:
         c.out.append(_REPLY.pack(_REPLY_BYTES, xid, self.tree.zxid, err))

@@ -107,6 +107,8 @@ a start, took a core of every replica for seconds, all replicas at once; so it i
 
 DIGEST_PAUSE: Final = 10 * MILLISECOND
 
+REMOVED: Final = "this replica was removed from the cell; others serve its clients"
+
 CHANGES_REMEMBERED: Final = 16
 """Ids of changes that were made: who asked for one looks at once."""
 
@@ -223,6 +225,8 @@ class Replica:
         self._welcomed_by: dict[ReplicaId, None] = {}
         self._has_room = True
         self.front = Front(origin=id, boot=boot, tree=tree, options=options, draw_secret=draw_secret)
+        if self.has_left:
+            self.front.leave(REMOVED)
         self.front.on_group_applied = self._group_applied
         self.front.on_group_skipped = self._group_skipped
         self.front.on_session_opened = self._session_opened
@@ -891,7 +895,7 @@ class Replica:
         ids = ", ".join(f"{m.id} ({m.role})" if m.role != "voter" else str(m.id) for m in self.configuration.members)
         self._note("members", f"the members of the cell are {ids}")
         if self.has_left:
-            self.front.close_all("this replica was removed from the cell; others serve its clients")
+            self.front.leave(REMOVED)
         else:
             self._out.peer_closes.extend(peer for peer in self._connected if self._no_member(self._hellos[peer]))
         me = self.configuration.member(self.id)
