@@ -167,6 +167,7 @@ def changed(zxid: int, path: str = "/x") -> Event:
         ([span(path="/", recursive=True)], {Event(11, EVENT_CHILDREN_CHANGED, "/")}, ""),
         ([span(path="/y")], {Event(11, EVENT_CHILDREN_CHANGED, "/y")}, "was never told"),
         ([span(path="/", recursive=True)], {changed(11, "/hidden")}, ""),
+        ([span(*[Event(11, EVENT_CHILDREN_CHANGED, "/x")] * 2)], set(), ""),  # two ephemerals of one session
     ],
 )
 def test_the_judge_of_lasting_watches_misses_nothing(spans: list[Span], known: set[Event], wrong: str) -> None:
