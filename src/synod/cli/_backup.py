@@ -89,6 +89,8 @@ def _fetch(address: str, fd: int, timeout: float) -> int:
         promised, size, told_at = int(answer.headers["Content-Length"]), 0, 0.0
         while part := answer.read(PART_BYTES):
             os.write(fd, part)
+            # Perhaps a replica's log is on this disk too: hundreds of megabytes at once would hold up every write of it.
+            os.fdatasync(fd)
             size += len(part)
             if sys.stderr.isatty() and time.monotonic() - told_at > 0.1:
                 told_at = time.monotonic()
