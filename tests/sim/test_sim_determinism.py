@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from _peers import COMPILED_PYTHON
+from synod.sim import run_seed
 
 
 def trace(seed: int, hash_seed: str, python: str = sys.executable) -> str:
@@ -47,3 +49,19 @@ def test_the_compiled_core_does_exactly_the_same() -> None:
     """Compiled and pure replicas are one system: the same seed gives the same trace with either core."""
     for seed in range(5, 8):
         assert trace(seed, "1", python=str(COMPILED_PYTHON)) == trace(seed, "1")
+
+
+@pytest.mark.requires("compiled")
+def test_compiled_and_pure_replicas_make_one_cell() -> None:
+    """In worlds with replicas of both kinds nothing is violated, and each trace is that of a cell of pure ones."""
+    here = Path(__file__).resolve()
+    seeds = [str(seed) for seed in range(60, 66)]
+    done = subprocess.run(
+        [str(COMPILED_PYTHON), str(here.with_name("mixed_world.py")), str(here.parents[2] / "src"), *seeds],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [f"{seed} {run_seed(int(seed)).trace}" for seed in seeds]
