@@ -328,6 +328,11 @@ STATUS = {
 def test_status_is_what_the_interface_promises(cell, root):
     """Every key with its type, and values that agree between the replicas."""
     leader = cell.wait_leader()
+
+    def met(number: int) -> bool:
+        return all(peer["connected"] for peer in cell.status(number)["peers"])
+
+    wait_for(lambda: all(map(met, range(3))), "everybody connected: a cell leads with two of three")
     client = KazooClient(hosts=host(cell, leader))
     client.start(timeout=PATIENCE_S)
     try:
