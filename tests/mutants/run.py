@@ -8,6 +8,7 @@ that survives is a missing test.
 from __future__ import annotations
 
 import argparse
+import compileall
 import os
 import re
 import shutil
@@ -65,7 +66,7 @@ def run(patch: Path) -> Verdict:
     with tempfile.TemporaryDirectory(prefix="synod-mutant-") as directory:
         copy = Path(directory)
         for name in ("src", "tests", "bench"):
-            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
+            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("*.so"))
         shutil.copy(ROOT / "pyproject.toml", copy)
         environment = {**os.environ, "PYTHONPATH": str(copy / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
         applied = subprocess.run(["git", "apply", str(patch)], cwd=copy, capture_output=True, text=True, check=False)
@@ -104,6 +105,8 @@ def main() -> int:
     arguments = parser.parse_args()
     patches = [p for p in sorted(HERE.glob("*.patch")) if not arguments.names or p.stem in arguments.names]
     began = time.monotonic()
+    # The copies have their files' times, so that what is compiled once holds for all of them but the patched file.
+    compileall.compile_dir(ROOT / "src", quiet=2)
     with ThreadPoolExecutor(arguments.jobs) as pool:
         verdicts = []
         for verdict in pool.map(run, patches):
