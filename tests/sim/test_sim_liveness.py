@@ -114,6 +114,18 @@ def test_a_chain_has_a_leader_and_keeps_it(told: bool) -> None:
     at_last(world)
 
 
+@pytest.mark.parametrize("told", [True, False])
+def test_a_leader_next_to_the_end_of_a_chain_is_left_alone(told: bool) -> None:
+    """The far end does not hear it, and would find a quorum, were it not for the one between, who does."""
+    world = begun()
+    leader, a, b, c, d = of_five(world)
+    only(world, (a, leader), (leader, b), (b, c), (c, d), told=told)
+    keep_going(world, 20 * ELECTION)
+    assert leader_of(world).id == leader
+    quiet_reign(world)
+    at_last(world)
+
+
 def quiet_reign(world: World) -> None:
     """Nobody disturbs a leader that has its quorum, however little the others hear of it."""
     before = leader_of(world)
