@@ -146,7 +146,7 @@ def test_a_dead_holders_lock_is_freed_in_time_however_often_leaders_change(way: 
 @pytest.mark.parametrize("way", [kill, cut_while_it_proposes])
 def test_leaders_that_change_under_load_free_it_in_time_as_well(way: Way) -> None:
     """A batch is on its way when a leader goes; the next one accepted it, and knows since when."""
-    churn = Churn(16_000, 3 * ELECTION // 2, way, clients=2)
+    churn = Churn(16_000, 3 * ELECTION // 2, way)
     churn.change()
     path = churn.holder_dies()
     churn.freed_after(path, 16 * SECOND + GRACE)

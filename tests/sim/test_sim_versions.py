@@ -70,6 +70,26 @@ def test_the_level_waits_for_the_last_machine(last: int) -> None:
     world._compare_states()
 
 
+def test_a_hello_that_comes_late_does_not_keep_the_level_down() -> None:
+    """Of a process that was of the old version: what counts is the hello of the connection that stands."""
+    world = running((1, LEVEL_NEW, LEVEL_NEW))
+    first, second, third = world.machines.values()
+    assert first.replica is not None
+    late = first.replica.hello()
+    third.kill(power_cut=False)
+    restart(world, first, LEVEL_NEW)
+    assert first.replica is not None
+    assert second.replica is not None
+    if first.replica.paxos.serving:
+        first.replica.hand_over(first.now())
+        first.drain()
+        world.run(world.now + SECOND)
+    assert second.replica.paxos.serving, "it is the leader who must not believe it"
+    second.replica.check_hello(late, False)
+    restart(world, third, LEVEL_NEW)
+    assert [level_of(m) for m in (first, second, third)] == [LEVEL_NEW] * 3
+
+
 def test_an_older_version_is_refused_and_stops_once_the_level_is_raised() -> None:
     """It cannot apply what the others apply, so it does nothing; the others go on, and the new version brings it back."""
     world = running((LEVEL_NEW, LEVEL_NEW, LEVEL_NEW))
