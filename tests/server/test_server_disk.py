@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
+from _cells import wait_for
 from synod.base import Ballot, Configuration, Entry, Member
 from synod.replica import DiskWrite, SnapshotInstall, SnapshotWrite, TransferWrite
 from synod.server._disk import DiskThread
@@ -109,13 +109,34 @@ def test_the_log_is_written_between_the_steps_of_a_snapshots_commit() -> None:
     thread.submit(SnapshotWrite(3, bytes(900), first=True, last=True))
     thread.submit(DiskWrite(7, Ballot(2, 1), 3, (Entry(4, Ballot(2, 1), b"after"),), b""))
     thread.start()
-    while "snapshot_saved" not in order:
-        assert thread._worker.is_alive()
-        time.sleep(0.001)
+    wait_for(lambda: "snapshot_saved" in order, "the end of the commit")
     thread.stop()
     assert order == ["persisted", "persisted", "persisted", "snapshot_saved"]
     assert events.persisted_ids == [7, 8, 9]
     assert events.saved == [3]
+
+
+def test_a_write_without_room_has_the_commit_that_gives_room_ended_first() -> None:
+    """The older snapshots and the log behind them go at the commit's end: who waits for room must not hold that up."""
+    fs = MemoryFileSystem()
+    store = opened(fs)
+    for slot, size in ((1, 200_000), (2, 100)):
+        store.snapshot_begin(slot)
+        store.snapshot_write(bytes(size))
+        store.snapshot_commit()
+    fs.bytes_max = fs.used_bytes() + 4096
+    events = Events()
+    thread = DiskThread(store, events, lambda report, *arguments: report(*arguments))
+    thread.submit(SnapshotWrite(3, bytes(900), first=True, last=True))
+    # The second write begins the segment that is ready, and the third needs another one.
+    for slot in (4, 5, 6):
+        thread.submit(DiskWrite(slot, Ballot(2, 1), 3, (Entry(slot, Ballot(2, 1), b"x" * 40_000),), b""))
+    thread.start()
+    thread.stop()
+    assert events.failures == []
+    assert events.persisted_ids == [6]
+    assert events.saved == [3]
+    assert events.rooms == []
 
 
 def test_a_thread_that_stops_ends_the_commit_that_it_began() -> None:

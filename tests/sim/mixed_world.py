@@ -58,6 +58,7 @@ def main() -> None:
     source, *seeds = sys.argv[1:]
     assert is_compiled(), "this Python has no compiled core"
     sys.meta_path.insert(0, Finder(Path(source)))
+    # There is no such package but for the finder of a moment ago, which a checker of types does not run.
     import pure.replica._acquaintance as acquaintance  # type: ignore[import-not-found]
     from pure.replica import Replica as PureReplica  # type: ignore[import-not-found]
     from pure.sim._machine import Machine as PureMachine  # type: ignore[import-not-found]
@@ -72,6 +73,7 @@ def main() -> None:
         made["compiled" if id_ % 2 else "pure"] += 1
         return (Machine if id_ % 2 else PureMachine)(world, id_, *rest)
 
+    # A function that makes machines of two classes, in the place of the one class.
     world_module.Machine = machine  # type: ignore[misc, assignment]
     for seed in seeds:
         outcome = run_seed(int(seed))

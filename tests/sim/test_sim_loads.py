@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from synod.sim import NEVER
-from synod.sim._access import OPEN, Access, Rule, admitted
+from synod.sim._access import OPEN, Access, AccessOutcome, Rule, admitted
 from synod.sim._checkers import Event, Span, watches_complete
 from synod.sim._transactions import Transaction, serializable
 from synod.wire import EVENT_CHILDREN_CHANGED, EVENT_CREATED, EVENT_DATA_CHANGED, PERM_READ
@@ -90,8 +90,8 @@ OPENED = Access(1, True, "change", "done", 20, 2, 1, OPEN)
 MAYBE_CLOSED = Access(1, True, "change", "unknown", 0, -1, 0, MINE)
 
 
-def knock(zxid: int, outcome: str, aversion: int = -1, *, client: int = 2, known: bool = True) -> Access:
-    return Access(client, known, "read", outcome, zxid, aversion)  # type: ignore[arg-type]
+def knock(zxid: int, outcome: AccessOutcome, aversion: int = -1, *, client: int = 2, known: bool = True) -> Access:
+    return Access(client, known, "read", outcome, zxid, aversion)
 
 
 @pytest.mark.parametrize(

@@ -155,6 +155,9 @@ class DiskThread:
                     promised=write.promised, chosen_mark=write.chosen_mark, entries=write.entries, peers=write.peers
                 )
             except NoSpace as full:
+                if self._commit is not None:
+                    self._commit_whole()  # it deletes what is outdated, or itself: there may be room then
+                    continue
                 # Nothing was written, and nothing that rests on it has left: wait for room.
                 self._say_room(has_room=False, reason=str(full))
                 if self._stopping:
@@ -167,6 +170,8 @@ class DiskThread:
         try:
             self._store.prepare()
         except NoSpace as full:
+            if self._commit is not None:
+                return  # which ends by deleting what is outdated: it is tried again after each step
             self._say_room(has_room=False, reason=str(full))
         else:
             self._say_room(has_room=True, reason="")
