@@ -14,7 +14,7 @@ import struct
 import time
 from array import array
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
@@ -70,8 +70,8 @@ class Measured:
         p99_us: of a hundred answers one is slower.
         max_us: the slowest.
         generator: share of one core that the generator took.
-        cost_us: CPU time of all servers for one operation; 0 when nobody asked.
-        others: cores that everything else on the machine took meanwhile; 0 when nobody asked.
+        cost_us: CPU time of all servers for one operation.
+        others: cores that everything else on the machine took meanwhile.
     """
 
     rate: float
@@ -79,8 +79,8 @@ class Measured:
     p99_us: float
     max_us: float
     generator: float
-    cost_us: float = 0.0
-    others: float = 0.0
+    cost_us: float
+    others: float
 
 
 @dataclass(frozen=True)
@@ -181,38 +181,62 @@ class Load:
                 client.take(data, 0.0, ignored)
 
 
-def drive(
-    clients: Sequence[Client], pipe: int, warm_s: float, measure_s: float, *, cost: Cost | None = None
-) -> Measured:
+@dataclass(frozen=True)
+class Run:
+    """What happened while some clients were under load.
+
+    Args:
+        latencies: of each answer, seconds.
+        took_s: of measured time.
+        generator_s: CPU that this process took.
+        servers_s: CPU that all servers took.
+        machine_s: CPU that everything took.
+    """
+
+    latencies: array[float]
+    took_s: float
+    generator_s: float
+    servers_s: float
+    machine_s: float
+
+    def __add__(self, other: Run) -> Run:
+        return Run(
+            self.latencies + other.latencies,
+            self.took_s + other.took_s,
+            self.generator_s + other.generator_s,
+            self.servers_s + other.servers_s,
+            self.machine_s + other.machine_s,
+        )
+
+    def measured(self) -> Measured:
+        """The figures.
+
+        Raises:
+            RuntimeError: there was no answer.
+        """
+        if not self.latencies:
+            raise RuntimeError("no answer came within the measured time")
+        ordered = sorted(self.latencies)
+        return Measured(
+            rate=len(ordered) / self.took_s,
+            p50_us=1e6 * ordered[len(ordered) // 2],
+            p99_us=1e6 * ordered[len(ordered) * 99 // 100],
+            max_us=1e6 * ordered[-1],
+            generator=self.generator_s / self.took_s,
+            cost_us=1e6 * self.servers_s / len(ordered),
+            others=max(0.0, self.machine_s - self.generator_s - self.servers_s) / self.took_s,
+        )
+
+
+def drive(clients: Sequence[Client], pipe: int, warm_s: float, measure_s: float, *, cost: Cost) -> Run:
     """Load the clients for `warm_s`, then measure for `measure_s`."""
     with Load(clients, pipe) as load:
         load.run(warm_s)
-        spent, theirs, all_ = _cpu(), cost() if cost else 0.0, busy_s()
+        own, theirs, all_ = _cpu(), cost(), busy_s()
         began = time.perf_counter()
         latencies = load.run(measure_s)
         took = time.perf_counter() - began
-        spent, theirs, all_ = _cpu() - spent, cost() - theirs if cost else 0.0, busy_s() - all_
-    one = measured(latencies, took, spent, theirs)
-    return replace(one, others=max(0.0, all_ - spent - theirs) / took) if cost else one
-
-
-def measured(latencies: array[float], took: float, spent: float = 0.0, theirs: float = 0.0) -> Measured:
-    """The figures of one run.
-
-    Raises:
-        RuntimeError: there was no answer.
-    """
-    if not latencies:
-        raise RuntimeError("no answer came within the measured time")
-    ordered = sorted(latencies)
-    return Measured(
-        rate=len(ordered) / took,
-        p50_us=1e6 * ordered[len(ordered) // 2],
-        p99_us=1e6 * ordered[len(ordered) * 99 // 100],
-        max_us=1e6 * ordered[-1],
-        generator=spent / took,
-        cost_us=1e6 * theirs / len(ordered),
-    )
+        return Run(latencies, took, _cpu() - own, cost() - theirs, busy_s() - all_)
 
 
 def pace(clients: Sequence[Client], rate: float, seconds: float, *, wide_s: float = 0.02) -> Paced:
