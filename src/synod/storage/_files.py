@@ -5,6 +5,7 @@ Small on purpose: what is not here cannot be forgotten by the simulated one (`_m
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -33,6 +34,10 @@ class File(Protocol):
 
     def sync(self) -> None:
         """Make every write so far durable (fdatasync). After an error nothing may be assumed, and it is not retried."""
+        ...
+
+    def uncache(self, offset: int, size: int) -> None:
+        """These bytes are durable, and hardly anybody will read them soon: memory need not hold them. A hint."""
         ...
 
     def size(self) -> int:
@@ -157,6 +162,11 @@ class RealFile:
             os.fdatasync(self._fd)
         except OSError as failure:
             raise StorageError(f"syncing {self._path}: {failure.strerror}; it may have lost what it held") from failure
+
+    def uncache(self, offset: int, size: int) -> None:
+        """See `File`."""
+        with contextlib.suppress(OSError):
+            os.posix_fadvise(self._fd, offset, size, os.POSIX_FADV_DONTNEED)
 
     def size(self) -> int:
         """See `File`."""

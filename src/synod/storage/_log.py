@@ -17,7 +17,7 @@ from typing import Final
 
 from synod.base import BALLOT_ZERO, Ballot, Corruption, Entry, NoSpace, Slot, StorageError
 
-from ._files import File, FileSystem, join
+from ._files import ZEROS, File, FileSystem, join
 from ._segment import (
     BLOCK,
     SECTOR,
@@ -37,11 +37,16 @@ PREPARED_NAME: Final = "log-prepared.tmp"
 PREPARE_STEP_BYTES: Final = 1 << 20
 """So much of the next segment is zeroed and synced at once: a millisecond or two, where a whole one takes fifty."""
 
+CACHED_BYTES: Final = 8 << 20
+"""So much of the active segment's end stays in the kernel's cache, for peers that fetch what they missed. What is older
+is given back by the step, and its pages take the next zeros: pages that a virtual machine has never touched, or has
+given back to its host, cost 3 ms a MiB, those just freed 0.2 to 0.5 ms (measured)."""
+
 
 class _Segment:
     """A segment that holds groups."""
 
-    __slots__ = ("at", "file", "header", "path", "rows", "size", "slot_max")
+    __slots__ = ("at", "file", "header", "path", "rows", "size", "slot_max", "uncached")
 
     def __init__(self, header: SegmentHeader, file: File, path: str) -> None:
         self.header = header
@@ -50,6 +55,7 @@ class _Segment:
         self.at = BLOCK
         self.size = file.size()
         self.slot_max: Slot = 0
+        self.uncached = 0  # bytes from its beginning on that the kernel need not hold
 
 
 class _Place:
@@ -293,6 +299,8 @@ class Log:
         """Take the prepared segment, or make one now; it has a name only when its header is durable."""
         # What the old segment holds must be durable before the new header says that it is complete.
         self.sync()
+        if self._active is not None:
+            self._active.file.uncache(self._active.uncached, self._active.size)
         while size <= self._segment_bytes and 0 < self._prepared_bytes < self._segment_bytes:
             self._prepare_step(self._prepared_bytes)
         if self._prepared is None or self._prepared.size() < size:
@@ -335,6 +343,9 @@ class Log:
             NoSpace: there is no room; what is acknowledged is safe.
         """
         active, ready = self._active, self._prepared_bytes
+        if active is not None and active.at - active.uncached >= CACHED_BYTES + PREPARE_STEP_BYTES:
+            active.file.uncache(active.uncached, PREPARE_STEP_BYTES)
+            active.uncached += PREPARE_STEP_BYTES
         if active is None or self._no_room:
             if ready < self._segment_bytes:
                 self._drop_prepared()
@@ -352,7 +363,7 @@ class Log:
             if self._prepared is None:
                 self._drop_prepared()
                 self._prepared = self._fs.append_new(join(self._directory, PREPARED_NAME))
-            self._prepared.pwrite(ready, bytes(step))
+            self._prepared.pwrite(ready, ZEROS[:step])
             self._prepared.sync()
             self._prepared_bytes = ready + step
         except NoSpace:

@@ -78,6 +78,10 @@ class MemoryFile:
         inode.unsynced.clear()
         self._fs.count()
 
+    def uncache(self, offset: int, size: int) -> None:  # noqa: ARG002 -- memory is all there is
+        """See `File`."""
+        self._alive()
+
     def size(self) -> int:
         """See `File`."""
         return len(self._inode.data)

@@ -72,6 +72,7 @@ class SnapshotWriter:
             self._put(_CHUNK.pack(len(chunk), zlib.crc32(chunk)) + chunk)
             if self._at - self._synced >= SYNC_BYTES:
                 self._file.sync()
+                self._file.uncache(self._synced, self._at - self._synced)
                 self._synced = self._at
 
     def finish(self) -> None:
@@ -270,6 +271,7 @@ class SnapshotTransfer:
         self.at += len(data)
         if self.at - self._synced >= SYNC_BYTES:
             self._file.sync()
+            self._file.uncache(self._synced, self.at - self._synced)
             self._synced = self.at
 
     def demand_whole(self) -> None:
