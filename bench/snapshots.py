@@ -26,6 +26,7 @@ from typing import Any, Final
 from ._fill import fill
 from ._load import Paced, pace
 from ._proc import resident_mib
+from ._rows import ROWS, measure
 from ._zookeeper import ZooKeeperClient
 from .peers import COMPILED_PYTHON, SynodCell
 
@@ -34,6 +35,7 @@ LOG_BYTES_MAX: Final = 1 << 34
 
 LOG_BYTES: Final = 128 << 20
 RATE: Final = 5_000
+FULL: Final = next(row for row in ROWS if row.title == "write 64:1")
 WRITERS: Final = 16
 WITHIN_S: Final = 120.0
 _IGNORED: Final[array[float]] = array("d")
@@ -66,6 +68,14 @@ def run(cell: SynodCell, directory: Path, znodes: int, seconds: float) -> None:
     tell("steady load", **loaded(cell, seconds, lambda: None))
     leader = cell.leader()
     assert leader is not None
+    tell("full load", **driven(cell, seconds))
+    done = threading.Event()
+    hosts = f"127.0.0.1:{cell.ports[leader]}"
+    helper = threading.Thread(target=back_up_again, args=(cell, leader, hosts, directory / "full.synod", done))
+    helper.start()
+    tell("full load, while the leader takes snapshots", **driven(cell, seconds))
+    done.set()
+    helper.join()
     for who, number in (("a follower", (leader + 1) % 3), ("the leader", leader)):
         file = directory / f"{number}.synod"
         took: list[float] = []
@@ -97,6 +107,19 @@ def loaded(cell: SynodCell, seconds: float, work: Callable[[], None]) -> dict[st
             with suppress(OSError, RuntimeError):
                 client.close()
     return {key: value for key, value in asdict(found).items() if key != "gaps"} | {"gaps": found.gaps[:10]}
+
+
+def driven(cell: SynodCell, seconds: float) -> dict[str, Any]:
+    """What 64 connections that do not wait get, and what it costs."""
+    found = measure(cell, FULL, warm_s=2.0, measure_s=seconds)
+    return {"rate": found.rate, "p99_ms": found.p99_us / 1_000, "servers_cpu_us": found.cost_us}
+
+
+def back_up_again(cell: SynodCell, number: int, hosts: str, file: Path, done: threading.Event) -> None:
+    """One backup after the other, each of a snapshot of its own."""
+    while not done.is_set():
+        file.unlink(missing_ok=True)
+        synod(cell, number, "backup", "--cell", hosts, str(file))
 
 
 def recover(cell: SynodCell, leader: int) -> None:
