@@ -21,11 +21,10 @@ from __future__ import annotations
 
 import hashlib
 import struct
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final
+from zlib import crc32
 
 from synod.base import Ballot, Corruption, Entry, Slot
 
@@ -33,6 +32,7 @@ BLOCK: Final = 4096
 SECTOR: Final = 512
 TAG: Final = 4
 HEAD_ROOM: Final = SECTOR - TAG  # payload bytes of a head sector
+FEW_SECTORS: Final = 8  # of so many the tags are put in one by one
 
 _MAGIC: Final = b"SYNODLOG"
 FORMAT_VERSION: Final = 1
@@ -47,18 +47,15 @@ head bytes, body bytes, entries, peers bytes, CRC of what follows in the head"""
 _FIXED_CRC: Final = struct.Struct(">I")
 _ROW: Final = struct.Struct(">QQBII")
 """slot, ballot round and id, length, CRC of the value"""
+_KEY: Final = struct.Struct(">QQB")
+"""What of a row the CRC of its value covers: slot, ballot round and id"""
 
 HEAD_BYTES_MIN: Final = _FIXED.size + _FIXED_CRC.size
+ROW_BYTES: Final = _ROW.size
+
+_ZEROS: Final = bytes(BLOCK)
 
 
-@lru_cache(maxsize=16)
-def _tag(nonce: bytes) -> bytes:
-    """Asked for with every group that is written."""
-    tag = hashlib.blake2b(nonce, digest_size=TAG, person=b"synod tag").digest()
-    return tag if any(tag) else b"\xff" * TAG
-
-
-@dataclass(frozen=True, slots=True)
 class SegmentHeader:
     """The first block of a segment.
 
@@ -67,20 +64,43 @@ class SegmentHeader:
         groups_before: the number of the last group of the segments before it.
     """
 
-    index: int
-    cell_id: bytes
-    replica: int
-    incarnation: int
-    nonce: bytes
-    promised: Ballot
-    size: int
-    groups_before: int
-    configuration: bytes
+    __slots__ = (
+        "cell_id",
+        "configuration",
+        "groups_before",
+        "incarnation",
+        "index",
+        "nonce",
+        "promised",
+        "replica",
+        "size",
+        "tag",
+    )
 
-    @property
-    def tag(self) -> bytes:
+    def __init__(
+        self,
+        index: int,
+        cell_id: bytes,
+        replica: int,
+        incarnation: int,
+        nonce: bytes,
+        promised: Ballot,
+        size: int,
+        groups_before: int,
+        configuration: bytes,
+    ) -> None:
+        self.index = index
+        self.cell_id = cell_id
+        self.replica = replica
+        self.incarnation = incarnation
+        self.nonce = nonce
+        self.promised = promised
+        self.size = size
+        self.groups_before = groups_before
+        self.configuration = configuration
+        tag = hashlib.blake2b(nonce, digest_size=TAG, person=b"synod tag").digest()
+        self.tag = tag if any(tag) else b"\xff" * TAG
         """What the sectors of this segment's groups begin with; never zero."""
-        return _tag(self.nonce)
 
     def encode(self) -> bytes:
         """One sector."""
@@ -99,7 +119,7 @@ class SegmentHeader:
             self.configuration,
             0,
         )
-        return (body[:-4] + struct.pack(">I", zlib.crc32(body[:-4]))).ljust(SECTOR, b"\0")
+        return (body[:-4] + struct.pack(">I", crc32(body[:-4]))).ljust(SECTOR, b"\0")
 
     @classmethod
     def decode(cls, data: bytes, path: str) -> SegmentHeader:
@@ -110,21 +130,24 @@ class SegmentHeader:
         """
         data = data[: _SEGMENT.size].ljust(_SEGMENT.size, b"\0")
         magic, version, index, cell, replica, inc, nonce, r, i, size, before, digest, crc = _SEGMENT.unpack(data)
-        if magic != _MAGIC or crc != zlib.crc32(data[:-4]):
+        if magic != _MAGIC or crc != crc32(data[:-4]):
             raise Corruption(f"{path}: the header of this log segment is damaged; replace the replica from its peers")
         if version > FORMAT_VERSION:
             raise Corruption(f"{path} was written by a newer synod (log format {version}); start the newer version")
         return cls(index, cell, replica, inc, nonce, Ballot(r, i), size, before, digest)
 
 
-class Row(NamedTuple):
+class Row:
     """Where one entry's value lies."""
 
-    slot: Slot
-    ballot: Ballot
-    offset: int
-    length: int
-    crc: int
+    __slots__ = ("ballot", "crc", "length", "offset", "slot")
+
+    def __init__(self, slot: Slot, ballot: Ballot, offset: int, length: int, crc: int) -> None:
+        self.slot = slot
+        self.ballot = ballot
+        self.offset = offset
+        self.length = length
+        self.crc = crc
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,32 +192,34 @@ def encode_group(
     peers: bytes,
 ) -> tuple[bytearray, int, list[Row]]:
     """The bytes of a sync group, its checksum, and where its values lie."""
-    salt = header.nonce + offset.to_bytes(8, "big")
-    tag = header.tag
+    salt, tag = _salt(header, offset), header.tag
     body_bytes = 0
     for entry in entries:
         body_bytes += len(entry.value)
     body_sectors = -(-body_bytes // SECTOR)
-    displaced_bytes = body_sectors * TAG
-    head_bytes = HEAD_BYTES_MIN + _ROW.size * len(entries) + len(peers) + displaced_bytes
+    head_bytes = HEAD_BYTES_MIN + ROW_BYTES * len(entries) + len(peers) + body_sectors * TAG
     head_sectors = -(-head_bytes // HEAD_ROOM)
-    body_at = head_sectors * SECTOR
-    total = body_at + body_sectors * SECTOR
-    buffer = bytearray(-(-total // BLOCK) * BLOCK)
 
     rows: list[Row] = []
     table: list[bytes] = []
-    at = body_at
+    pieces = [_ZEROS[:SECTOR] * head_sectors]
+    at = offset + head_sectors * SECTOR
     for slot, ballot, value in entries:
-        crc = zlib.crc32(value, zlib.crc32(salt + slot.to_bytes(8, "big") + _ballot(ballot)))
-        rows.append(Row(slot, ballot, offset + at, len(value), crc))
-        table.append(_ROW.pack(slot, ballot[0], ballot[1], len(value), crc))
-        buffer[at : at + len(value)] = value
-        at += len(value)
+        key = _KEY.pack(slot, ballot[0], ballot[1])
+        length, crc = len(value), crc32(value, crc32(key, salt))
+        rows.append(Row(slot, ballot, at, length, crc))
+        table.append(key)
+        table.append(length.to_bytes(4, "big"))
+        table.append(crc.to_bytes(4, "big"))
+        pieces.append(value)
+        at += length
+    pieces.append(_ZEROS[: -at % BLOCK])
+    # Put together at once where it stays: to copy a large group once more takes longer than all the rest.
+    buffer = bytearray().join(pieces)
 
-    displaced = bytearray(displaced_bytes)
-    _tag_sectors(buffer, body_at, total, tag, displaced)
-    rest = b"".join((*table, peers, displaced))
+    table.append(peers)
+    table.append(_tag_sectors(buffer, head_sectors * SECTOR, body_sectors, tag))
+    rest = b"".join(table)
     fixed = _FIXED.pack(
         number,
         durable_before,
@@ -206,32 +231,37 @@ def encode_group(
         body_bytes,
         len(entries),
         len(peers),
-        zlib.crc32(rest, zlib.crc32(salt)),
+        crc32(rest, salt),
     )
-    fixed_crc = zlib.crc32(fixed, zlib.crc32(salt))
-    head = fixed + _FIXED_CRC.pack(fixed_crc) + rest
+    fixed_crc = crc32(fixed, salt)
+    head = b"%b%b%b" % (fixed, fixed_crc.to_bytes(4, "big"), rest)
     for sector in range(head_sectors):
         start = sector * SECTOR
-        piece = head[sector * HEAD_ROOM : (sector + 1) * HEAD_ROOM]
-        buffer[start : start + TAG + len(piece)] = tag + piece
+        piece = tag + head[sector * HEAD_ROOM : (sector + 1) * HEAD_ROOM]
+        buffer[start : start + len(piece)] = piece
     return buffer, fixed_crc, rows
 
 
-def _tag_sectors(buffer: bytearray, start: int, end: int, tag: bytes, displaced: bytearray) -> None:
-    """Put the tag into every sector, and what stood there into `displaced`."""
-    if end - start <= 8 * SECTOR:
-        for sector in range((end - start) // SECTOR):
-            at = start + sector * SECTOR
-            displaced[sector * TAG : (sector + 1) * TAG] = buffer[at : at + TAG]
+def _tag_sectors(buffer: bytearray, start: int, sectors: int, tag: bytes) -> bytes:
+    """Put the tag into every sector; returns what stood there."""
+    end = start + sectors * SECTOR
+    if sectors <= FEW_SECTORS:
+        few = b""
+        for at in range(start, end, SECTOR):
+            few += buffer[at : at + TAG]
             buffer[at : at + TAG] = tag
-    else:  # of many sectors a byte at a time, of all of them at once
-        for k in range(TAG):
-            displaced[k::TAG] = buffer[start + k : end : SECTOR]
-            buffer[start + k : end : SECTOR] = tag[k : k + 1] * ((end - start) // SECTOR)
+        return few
+    # A byte of the tag at a time, in all sectors at once.
+    many = bytearray(sectors * TAG)
+    for k in range(TAG):
+        many[k::TAG] = buffer[start + k : end : SECTOR]
+        buffer[start + k : end : SECTOR] = tag[k : k + 1] * sectors
+    return bytes(many)
 
 
-def _ballot(ballot: Ballot) -> bytes:
-    return ballot[0].to_bytes(8, "big") + ballot[1].to_bytes(1, "big")
+def _salt(header: SegmentHeader, offset: int) -> int:
+    """What every checksum of a group goes on from."""
+    return crc32(header.nonce + offset.to_bytes(8, "big"))
 
 
 def decode_group(header: SegmentHeader, data: bytes, offset: int) -> Group:
@@ -244,11 +274,11 @@ def decode_group(header: SegmentHeader, data: bytes, offset: int) -> Group:
     tag = header.tag
     if offset + SECTOR > len(data) or not any(data[offset : offset + SECTOR]):
         raise Torn
-    salt = header.nonce + offset.to_bytes(8, "big")
+    salt = _salt(header, offset)
     at = offset + TAG
     fixed = data[at : at + _FIXED.size]
     (fixed_crc,) = _FIXED_CRC.unpack_from(data, at + _FIXED.size)
-    if zlib.crc32(fixed, zlib.crc32(salt)) != fixed_crc:
+    if crc32(fixed, salt) != fixed_crc:
         raise Rotten
     number, durable, _previous, r, i, mark, head_bytes, body_bytes, count, peers_bytes, rest_crc = _FIXED.unpack(fixed)
     head_sectors = -(-head_bytes // HEAD_ROOM)
@@ -263,20 +293,20 @@ def decode_group(header: SegmentHeader, data: bytes, offset: int) -> Group:
             raise Torn
     head = b"".join(data[s + TAG : s + SECTOR] for s in range(offset, body_at, SECTOR))[:head_bytes]
     rest = head[HEAD_BYTES_MIN:]
-    if zlib.crc32(rest, zlib.crc32(salt)) != rest_crc:
+    if crc32(rest, salt) != rest_crc:
         raise Rotten
-    displaced = rest[_ROW.size * count + peers_bytes :]
+    displaced = rest[ROW_BYTES * count + peers_bytes :]
     body = restore_body(data[body_at:total], displaced)
     rows, bad = [], []
     at = 0
     for k in range(count):
-        slot, round_, replica, length, crc = _ROW.unpack_from(rest, k * _ROW.size)
+        slot, round_, replica, length, crc = _ROW.unpack_from(rest, k * ROW_BYTES)
         row = Row(slot, Ballot(round_, replica), body_at + at, length, crc)
         rows.append(row)
         if value_crc(header, offset, row, body[at : at + length]) != crc:
             bad.append(row)
         at += length
-    peers = rest[_ROW.size * count : _ROW.size * count + peers_bytes]
+    peers = rest[ROW_BYTES * count : ROW_BYTES * count + peers_bytes]
     end = offset + -(-(total - offset) // BLOCK) * BLOCK
     return Group(number, durable, Ballot(r, i), mark, tuple(rows), tuple(bad), peers, fixed_crc, end)
 
@@ -291,8 +321,8 @@ def restore_body(body: bytes, displaced: bytes) -> bytes:
 
 def value_crc(header: SegmentHeader, group_offset: int, row: Row, value: bytes) -> int:
     """The checksum that a value must have at its place."""
-    salt = header.nonce + group_offset.to_bytes(8, "big")
-    return zlib.crc32(value, zlib.crc32(salt + row.slot.to_bytes(8, "big") + _ballot(row.ballot)))
+    key = _KEY.pack(row.slot, row.ballot.round, row.ballot.replica)
+    return crc32(value, crc32(key, _salt(header, group_offset)))
 
 
 def extract(header: SegmentHeader, data: bytes, offset: int, row: Row) -> bytes | None:
@@ -300,14 +330,14 @@ def extract(header: SegmentHeader, data: bytes, offset: int, row: Row) -> bytes 
     if len(data) < TAG + HEAD_BYTES_MIN:
         return None
     (fixed_crc,) = _FIXED_CRC.unpack_from(data, TAG + _FIXED.size)
-    salt = header.nonce + offset.to_bytes(8, "big")
-    if zlib.crc32(data[TAG : TAG + _FIXED.size], zlib.crc32(salt)) != fixed_crc:
+    salt = _salt(header, offset)
+    if crc32(data[TAG : TAG + _FIXED.size], salt) != fixed_crc:
         return None  # lengths that cannot be trusted are not followed
     fixed = _FIXED.unpack_from(data, TAG)
     head_bytes, count, peers_bytes = fixed[6], fixed[8], fixed[9]
     head_sectors = -(-head_bytes // HEAD_ROOM)
     head = b"".join(data[s + TAG : s + SECTOR] for s in range(0, head_sectors * SECTOR, SECTOR))[:head_bytes]
-    displaced = head[HEAD_BYTES_MIN + _ROW.size * count + peers_bytes :]
+    displaced = head[HEAD_BYTES_MIN + ROW_BYTES * count + peers_bytes :]
     body_at = head_sectors * SECTOR
     first = (row.offset - offset - body_at) // SECTOR
     last = (row.offset - offset - body_at + max(row.length, 1) - 1) // SECTOR
