@@ -34,7 +34,7 @@ from ._segment import (
 SEGMENT_NAME: Final = "log-{:016x}.seg"
 PREPARED_NAME: Final = "log-prepared.tmp"
 
-PREPARE_STEP_BYTES: Final = 1 << 20
+PREPARE_STEP_BYTES: Final = len(ZEROS)
 """So much of the next segment is zeroed and synced at once: a millisecond or two, where a whole one takes fifty."""
 
 CACHED_BYTES: Final = 8 << 20
@@ -363,7 +363,7 @@ class Log:
             if self._prepared is None:
                 self._drop_prepared()
                 self._prepared = self._fs.append_new(join(self._directory, PREPARED_NAME))
-            self._prepared.pwrite(ready, ZEROS[:step])
+            self._prepared.pwrite(ready, ZEROS if step == PREPARE_STEP_BYTES else bytes(step))
             self._prepared.sync()
             self._prepared_bytes = ready + step
         except NoSpace:
