@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Callable
 from typing import Final, Literal
 
@@ -89,9 +88,15 @@ class Histogram:
 
     def observe(self, value: float) -> None:
         """Count one value."""
-        self.counts[bisect_left(self.bounds, value)] += 1
+        bucket = 0
+        for bound in self.bounds:  # few, and most values are low: cheaper than a call
+            if value <= bound:
+                break
+            bucket += 1
+        self.counts[bucket] += 1
         self.sum += value
-        self.max = max(self.max, value)
+        if value > self.max:
+            self.max = value
 
     def summary(self) -> dict[str, float]:
         """What fits into a status: how many, their mean, the largest, and a bound that 99 of 100 keep."""
@@ -163,7 +168,8 @@ class Measures:
         self.last_election: dict[str, object] | None = None
         self._cause = ("start", "this replica has just started")
         self._caused_at = now
-        self._leader: tuple[ReplicaId | None, Ballot] | None = None
+        self._leader: ReplicaId | None = None
+        self._ballot: Ballot | None = None
 
     def summary(self) -> dict[str, object]:
         """What `/status` tells of all this."""
@@ -192,11 +198,11 @@ class Measures:
 
     def follows(self, leader: ReplicaId | None, ballot: Ballot, now: Micros, wall_ms: Callable[[], int]) -> None:
         """Whom this replica follows, itself perhaps; whoever is new has been elected, and this is why."""
-        if leader is None or (leader, ballot) == self._leader:
+        if leader is None or (leader == self._leader and ballot == self._ballot):
             return
         if self._leader is None:
             self.elections["start"] += 1
-        self._leader = (leader, ballot)
+        self._leader, self._ballot = leader, ballot
         self.leader_changes += 1
         reason, text = self._cause
         self.last_election = {
