@@ -56,6 +56,14 @@ class ClientConnection:
         self._greeted = True
         self._host.client_data(self.conn, data)
 
+    def send(self, data: bytes) -> None:
+        """Write; not to one that was closed a moment ago, as in `PeerConnection.send`."""
+        if self.transport is not None:
+            try:
+                self.transport.write(data)
+            except RuntimeError:
+                return
+
     def pause_writing(self) -> None:
         """The client does not read what it is sent: it must not cost memory without end."""
         self._host.measures.refusals["slow reader"] += 1

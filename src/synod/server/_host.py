@@ -326,9 +326,8 @@ class Host:
             self._on_members()
         for conn, data in ready.client_output:
             client = self._clients.get(conn)
-            if client is not None and client.transport is not None:
-                with contextlib.suppress(RuntimeError):  # as in `PeerConnection.send`
-                    client.transport.write(data)
+            if client is not None:
+                client.send(data)
                 if conn == self._timed:
                     self._timed = 0
                     micros = monotonic() - self._timed_at
@@ -367,10 +366,13 @@ class Host:
     def _send(self, messages: list[tuple[int, bytes, bool]]) -> None:
         mains: dict[int, list[bytes]] = {}
         for peer, message, bulk in messages:
-            if not bulk:
-                mains.setdefault(peer, []).append(message)
-            elif peer in self._bulks:
-                self._bulks[peer].send([message])
+            if bulk:
+                if peer in self._bulks:
+                    self._bulks[peer].send([message])
+            elif peer in mains:
+                mains[peer].append(message)
+            else:
+                mains[peer] = [message]
         for peer, parts in mains.items():
             connection = self._mains.get(peer)
             if connection is not None:

@@ -105,7 +105,7 @@ class PeerConnection:
         limit = FRAME_BYTES_MAX if self.peer is not None else HELLO_BYTES_MAX
         try:
             while size - at >= 4:
-                (length,) = _LENGTH.unpack_from(data, at)
+                length: int = _LENGTH.unpack_from(data, at)[0]
                 if length > limit:
                     raise RemoteProtocolError(f"a peer sent a message of {length} bytes")
                 if size - at < 4 + length:
@@ -113,7 +113,7 @@ class PeerConnection:
                     break
                 message = data[at + 4 : at + 4 + length]
                 at += 4 + length
-                if message[:1] == FORGOTTEN:
+                if message.startswith(FORGOTTEN):
                     self._told_forgotten(message)
                 elif self.peer is None:
                     self._meet(message)
