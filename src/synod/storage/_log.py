@@ -280,7 +280,8 @@ class Log:
             held = self._places.get(row.slot)
             if held is None or held.row.ballot <= row.ballot:
                 self._places[row.slot] = _Place(segment, segment.at, row)
-                self.unknown.pop(row.slot, None)
+                if self.unknown:
+                    self.unknown.pop(row.slot, None)
             segment.slot_max = max(segment.slot_max, row.slot)
         segment.at += len(data)
         self._number += 1
