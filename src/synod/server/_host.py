@@ -71,9 +71,13 @@ FLUSH_S: Final = 0.005
 """After so long in one flush the sockets are looked at first."""
 
 
+_clock_ns: Final = monotonic_ns
+"""Asked some ten times for each write: a constant is not looked up by its name."""
+
+
 def monotonic() -> Micros:
     """Microseconds of this machine's monotonic clock."""
-    return monotonic_ns() // 1000
+    return _clock_ns() // 1000
 
 
 def wall_ms() -> int:
