@@ -22,6 +22,7 @@ HOT_MODULES = (
     "wire/_jute.py",
     "storage/_segment.py",
     "storage/_log.py",
+    "storage/_store.py",
     "server/_metrics.py",
     "server/_disk.py",
     "server/_peers.py",
