@@ -47,7 +47,8 @@ async def test_a_connection_that_is_gone_already_takes_nothing_else_with_it() ->
 
     connection = _peers.PeerConnection(None)
     connection.transport = Gone()
-    connection.send([b"message"])
+    connection.send(b"message")
+    connection.flush()
 
 
 @pytest.mark.parametrize("dialled", [None, 1], ids=["called", "dialled"])

@@ -57,7 +57,7 @@ class ClientConnection:
         self._host.client_data(self.conn, data)
 
     def send(self, data: bytes) -> None:
-        """Write; not to one that was closed a moment ago, as in `PeerConnection.send`."""
+        """Write; not to one that was closed a moment ago, as in `PeerConnection.flush`."""
         if self.transport is not None:
             try:
                 self.transport.write(data)

@@ -368,19 +368,14 @@ class Host:
             self.failed(ready.stop)
 
     def _send(self, messages: list[tuple[int, bytes, bool]]) -> None:
-        mains: dict[int, list[bytes]] = {}
         for peer, message, bulk in messages:
-            if bulk:
-                if peer in self._bulks:
-                    self._bulks[peer].send([message])
-            elif peer in mains:
-                mains[peer].append(message)
-            else:
-                mains[peer] = [message]
-        for peer, parts in mains.items():
-            connection = self._mains.get(peer)
+            connection = (self._bulks if bulk else self._mains).get(peer)
             if connection is not None:
-                connection.send(parts)
+                connection.send(message)
+                if bulk:
+                    connection.flush()
+        for connection in self._mains.values():
+            connection.flush()
 
     # -- clients -------------------------------------------------------------------------------------------
 

@@ -55,6 +55,7 @@ class PeerConnection:
         self._host = host
         self._buffer = bytearray()  # the beginning of a message, of which `_wanted` bytes must be here to go on
         self._wanted = 4
+        self._outgoing: list[bytes] = []
         self._dialled = dialled
         self.bulk = bulk
         self.peer: int | None = None
@@ -75,18 +76,24 @@ class PeerConnection:
             self._greet()
 
     def _greet(self) -> None:
-        self.send([(BULK if self.bulk else MAIN) + self._host.replica.hello()])
+        self.send((BULK if self.bulk else MAIN) + self._host.replica.hello())
+        self.flush()
 
-    def send(self, messages: list[bytes]) -> None:
-        """Write messages, framed, in one go."""
+    def send(self, message: bytes) -> None:
+        """Have a message written, framed, with the next `flush`."""
+        self._outgoing.append(_LENGTH.pack(len(message)))
+        self._outgoing.append(message)
+
+    def flush(self) -> None:
+        """Write what was sent since the last time, in one go."""
+        if not self._outgoing:
+            return
+        data = b"".join(self._outgoing)
+        self._outgoing.clear()
         if self.transport is None or self.transport.is_closing():
             return
-        parts: list[bytes] = []
-        for message in messages:
-            parts.append(_LENGTH.pack(len(message)))
-            parts.append(message)
         try:
-            self.transport.write(b"".join(parts))
+            self.transport.write(data)
         except RuntimeError:
             # uvloop may have closed it a moment ago without saying so: `connection_lost` is on its way. Whoever sends
             # has more to do than this, which must not be lost with it.
@@ -134,7 +141,8 @@ class PeerConnection:
         """Close; a caller that was not met yet is told why, and whoever has forgotten something, in any case."""
         told = FORGOTTEN if isinstance(fault, Forgetful) else REFUSED if self._dialled is None else None
         if told is not None and self.peer is None and self.transport is not None:
-            self.send([told + str(fault).encode()[:REASON_BYTES_MAX]])
+            self.send(told + str(fault).encode()[:REASON_BYTES_MAX])
+            self.flush()
             self.transport.close()
         else:
             self.close()
