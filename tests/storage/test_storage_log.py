@@ -33,7 +33,7 @@ from storage_world import (
 )
 
 from synod.base import BALLOT_ZERO, Ballot, Entry
-from synod.storage import FileSystem, RealFileSystem, _log, format_directory, load_identity, parse_snapshot
+from synod.storage import FileSystem, RealFileSystem, format_directory, load_identity, parse_snapshot
 
 
 @pytest.fixture(params=["memory", "real"])
@@ -436,7 +436,7 @@ def cached(file: Path, offset: int) -> bool:
             return False
 
 
-def test_what_is_durable_and_old_leaves_the_kernels_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_durable_and_old_leaves_the_kernels_cache(tmp_path: Path) -> None:
     """A log of gigabytes takes no memory: pages of its older parts go back, and the end stays for peers that fetch."""
     scratch = tmp_path / "scratch"
     scratch.write_bytes(bytes(BLOCK))
@@ -445,24 +445,23 @@ def test_what_is_durable_and_old_leaves_the_kernels_cache(tmp_path: Path, monkey
         os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     if cached(scratch, 0):
         pytest.skip("this file system keeps its files in memory")
-    monkeypatch.setattr(_log, "CACHED_BYTES", 2 << 20)
     directory = str(tmp_path / "data")
     fs = RealFileSystem()
     format_directory(fs, directory, IDENTITY)
-    store = open_store(fs, directory, segment_bytes=8 << 20)
+    store = open_store(fs, directory, segment_bytes=16 << 20)
 
     def write(slots: range) -> None:
         for slot in slots:
-            store.append(promised=Ballot(1, 1), chosen_mark=slot - 1, entries=[entry(slot, size=BLOCK)])
+            store.append(promised=Ballot(1, 1), chosen_mark=slot - 1, entries=[entry(slot, size=60_000)])
             store.sync()
             store.prepare()
 
-    write(range(1, 801))  # of 8 KiB each in the log, so that six MiB of the segment are used
+    write(range(1, 201))  # of 64 KiB each in the log, so that twelve MiB of the segment are used
     (first,) = segments(fs, directory)
     file = Path(directory, first)
-    assert not cached(file, 3 << 20)
-    assert cached(file, 5 << 20)
-    write(range(801, 1_101))
+    assert not cached(file, 2 << 20)
+    assert cached(file, 11 << 20)
+    write(range(201, 301))
     assert len(segments(fs, directory)) == 2
-    assert not cached(file, 5 << 20)
-    assert [e.slot for e in store.read(1, 3 * BLOCK)] == [1, 2, 3]
+    assert not cached(file, 11 << 20)
+    assert [e.slot for e in store.read(1, 150_000)] == [1, 2, 3]
