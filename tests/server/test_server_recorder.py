@@ -9,6 +9,7 @@ import signal
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from zlib import crc32
 
 import pytest
@@ -49,7 +50,6 @@ def copy(recording: Path, tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.slow
 def test_a_killed_replica_of_a_cell_is_replayed_to_its_last_slot(tmp_path: Path) -> None:
     """Three replicas are recorded, the leader is killed with SIGKILL: all three replays come to the same states."""
     with RealCell(tmp_path / "cell", settings=RECORDED) as cell:
@@ -193,35 +193,35 @@ def test_what_the_replica_refused_is_refused_again(tmp_path: Path) -> None:
     """A call is recorded before it is made: what ended with an exception then is no end of the replay."""
     first = Configuration("c" * 32, (Member(1, "127.0.0.1:7001"),))
     grown = first.added(2, "127.0.0.1:7002")
-    recorder, replica = recorded_alone(tmp_path, first)
+    recorder, told, replica = recorded_alone(tmp_path, first)
 
     def drain(now: int) -> None:
         while True:
-            ready = replica.ready()
+            ready = told.ready()
             for write in ready.writes:
-                replica.persisted(write.id, now)
+                told.persisted(write.id, now)
             if not ready.writes and not ready.more:
                 return
 
     def wish(after: Configuration, number: int, now: int) -> Change:
         change = Change(after, replica.configuration.digest(), bytes([number]) * 16)
-        replica.change_members(change, now)
+        told.change_members(change, now)
         return change
 
     with pytest.raises(ConfigError, match="does not lead"):
         wish(grown, 1, SECOND)
     with pytest.raises(RemoteProtocolError):
-        replica.check_hello(b"no hello")
+        told.check_hello(b"no hello")
     drain(SECOND)
     for step in range(11, 40):
-        replica.tick(step * SECOND // 10, step)
+        told.tick(step * SECOND // 10, step)
         drain(step * SECOND // 10)
     assert replica.role == "leader"
     made = wish(grown, 2, 4 * SECOND)
     with pytest.raises(ConfigError, match="another change of the members is under way"):
         wish(grown, 3, 4 * SECOND)
     with pytest.raises(RemoteProtocolError):
-        replica.step(2, b"no message", 4 * SECOND)
+        told.step(2, b"no message", 4 * SECOND)
     drain(4 * SECOND)
     assert replica.fate_of(made) == "made"
     recorder.close()
@@ -229,18 +229,18 @@ def test_what_the_replica_refused_is_refused_again(tmp_path: Path) -> None:
     assert done.differs is None
     assert done.tree.slot == replica.tree.slot
     assert done.tree.configuration == grown.encode()
-    told = [text for _, text in done.events]
-    assert [text.partition(" is refused")[0] for text in told if " is refused" in text] == [
+    texts = [text for _, text in done.events]
+    assert [text.partition(" is refused")[0] for text in texts if " is refused" in text] == [
         "a change of the members",
         "a peer",
         "a change of the members",
         "a peer",
     ]
-    assert "members: the members of the cell are 1, 2 (learner)" in told
+    assert "members: the members of the cell are 1, 2 (learner)" in texts
 
 
-def recorded_alone(directory: Path, configuration: Configuration) -> tuple[Recorder, Core]:
-    """A new cell's only replica, on a disk in memory, and what writes it down, as the host puts them together."""
+def recorded_alone(directory: Path, configuration: Configuration) -> tuple[Recorder, Any, Core]:
+    """What writes a replica down, what is to be told instead of it, and it: a new cell's only one, on a disk in memory."""
     fs = MemoryFileSystem()
     format_directory(fs, "/data", Identity(1, 1, configuration))
     store = Store.open(fs, "/data", cell_id=configuration.cell_id, replica_id=1)
@@ -264,7 +264,7 @@ def recorded_alone(directory: Path, configuration: Configuration) -> tuple[Recor
     )
     start = start_of(replica=made, recovered=store.recovered, seed=recorder.seed, chunks=None, fresh_zxid=0)
     recorder.begin(start)
-    return recorder, recorder.record(replica)
+    return recorder, recorder.record(replica), replica
 
 
 def test_its_bytes_are_bounded_and_the_replica_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

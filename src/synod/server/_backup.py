@@ -47,7 +47,7 @@ async def backup(host: Host, request: Request) -> Response:
     try:
         header, file = await _made(host, made, request)
     finally:
-        replica.end_backup()
+        host.told.end_backup()
     return StreamingResponse(
         _parts(header.encode(), file, header.snapshot_bytes),
         media_type="application/octet-stream",

@@ -153,10 +153,12 @@ class Host:
                     replica=made, recovered=recovered, seed=recorder.seed, chunks=chunks, fresh_zxid=fresh_zxid
                 )
                 recorder.begin(start)
-                self.replica = recorder.record(self.replica)
         except BaseException:
             store.close()
             raise
+        # Who looks asks the replica itself; who tells it something, what may write that down: it is no `Replica`, and
+        # compiled code takes nothing else for one.
+        self.told: Any = self.replica if recorder is None else recorder.record(self.replica)
         self._members = self.replica.configuration
         self._loop = asyncio.get_running_loop()
         self.disk = DiskThread(store, self, self._from_disk)
@@ -204,17 +206,17 @@ class Host:
 
     def change_members(self, change: Change) -> None:
         """See `Replica.change_members`."""
-        self.replica.change_members(change, monotonic())
+        self.told.change_members(change, monotonic())
         self.poke()
 
     def hand_over(self) -> None:
         """Let another replica lead, if this one does and another can."""
-        self.replica.hand_over(monotonic())
+        self.told.hand_over(monotonic())
         self.poke()
 
     def begin_backup(self) -> bool:
         """Begin a backup, unless one is under way; `Replica.backup` shows how far it is."""
-        begun = self.replica.begin_backup(monotonic(), wall_ms())
+        begun: bool = self.told.begin_backup(monotonic(), wall_ms())
         self.poke()
         return begun
 
@@ -273,9 +275,9 @@ class Host:
         began = monotonic()
         replica = self.replica
         if began >= replica.next_deadline():
-            replica.tick(began, wall_ms())
+            self.told.tick(began, wall_ms())
         while True:
-            ready = replica.ready()
+            ready: Ready = self.told.ready()
             self._do(ready)
             if not ready.more or self._stopped:
                 break
@@ -394,7 +396,7 @@ class Host:
         client.opened_at = self._loop.time()
         self._clients[client.conn] = client
         self._per_address[client.address] = count + 1
-        self.replica.client_opened(client.conn, monotonic(), client.address)
+        self.told.client_opened(client.conn, monotonic(), client.address)
 
     def client_data(self, conn: int, data: bytes) -> None:
         """Bytes of a client."""
@@ -402,7 +404,7 @@ class Host:
         if not self._timed and len(data) != PING_BYTES:
             self._timed, self._timed_at = conn, now
         try:
-            self.replica.client_data(conn, data, now)
+            self.told.client_data(conn, data, now)
         except Exception as bug:  # noqa: BLE001 -- no bytes of a client may raise anything
             self._cannot_be(bug)
         if not self._flush_due:
@@ -420,7 +422,7 @@ class Host:
         else:
             del self._per_address[client.address]
         if not self._stopped:
-            self.replica.client_closed(client.conn, monotonic())
+            self.told.client_closed(client.conn, monotonic())
             self.poke()
 
     def _sweep(self) -> None:
@@ -461,7 +463,7 @@ class Host:
             older.close()
         table[peer] = connection
         if not connection.bulk:
-            self.replica.peer_connected(hello, monotonic())
+            self.told.peer_connected(hello, monotonic())
             self.poke()
 
     def peer_message(self, peer: int, message: bytes) -> None:
@@ -469,7 +471,7 @@ class Host:
         now = monotonic()
         heard = self.replica.paxos.heard_at
         try:
-            self.replica.step(peer, message, now)
+            self.told.step(peer, message, now)
         except RemoteProtocolError:
             raise
         except Exception as bug:  # noqa: BLE001 -- an invariant that does not hold, most likely
@@ -486,7 +488,7 @@ class Host:
     def forgotten(self, peer: int, reason: str) -> None:
         """A peer says that this disk shows less than it has shown."""
         if not self._stopped:
-            self.replica.forgotten(peer, reason, monotonic())
+            self.told.forgotten(peer, reason, monotonic())
             self.poke()
 
     def peer_lost(self, connection: PeerConnection) -> None:
@@ -497,7 +499,7 @@ class Host:
             return
         del table[peer]
         if not connection.bulk and not self._stopped:
-            self.replica.peer_closed(peer, monotonic())
+            self.told.peer_closed(peer, monotonic())
             self.poke()
 
     # -- the disk ------------------------------------------------------------------------------------------
@@ -523,32 +525,32 @@ class Host:
             self.measures.stalls["disk"] += 1
             self.abuse("sync", f"a sync of the log took {seconds:.1f} s: the disk is slow, or hangs")
         if not self._stopped:
-            self.replica.persisted(write_id, monotonic())
+            self.told.persisted(write_id, monotonic())
             self.poke()
 
     def log_read(self, request: LogRead, entries: list) -> None:  # type: ignore[type-arg]
         """See `DiskEvents`."""
         if not self._stopped:
-            self.replica.log_read(request.id, entries, monotonic())
+            self.told.log_read(request.id, entries, monotonic())
             self.poke()
 
     def snapshot_saved(self, slot: Slot, log_start: Slot) -> None:
         """See `DiskEvents`."""
         self.measures.snapshots += 1
         if not self._stopped:
-            self.replica.snapshot_saved(slot, log_start, monotonic())
+            self.told.snapshot_saved(slot, log_start, monotonic())
             self.poke()
 
     def snapshot_read(self, request: SnapshotRead, data: bytes, total: int) -> None:
         """See `DiskEvents`."""
         if not self._stopped:
-            self.replica.snapshot_read(request.id, data, total, monotonic())
+            self.told.snapshot_read(request.id, data, total, monotonic())
             self.poke()
 
     def transfer_written(self, slot: Slot, upto: int) -> None:
         """See `DiskEvents`."""
         if not self._stopped:
-            self.replica.transfer_written(slot, upto, monotonic())
+            self.told.transfer_written(slot, upto, monotonic())
             self.poke()
 
     def snapshot_installed(self, slot: Slot, chunks: Iterator[bytes]) -> None:
@@ -556,14 +558,14 @@ class Host:
         if not self._stopped:
             # A recording holds all that the replica was told.
             told = chunks if self._recorder is None else list(chunks)
-            self.replica.snapshot_installed(slot, told, monotonic())
+            self.told.snapshot_installed(slot, told, monotonic())
             self.poke()
 
     def snapshot_refused(self, slot: Slot, upto: int, no_room: bool, reason: str) -> None:
         """See `DiskEvents`."""
         logger.warning("a peer's snapshot is refused: %s", reason)
         if not self._stopped:
-            self.replica.snapshot_refused(slot, upto, no_room, monotonic())
+            self.told.snapshot_refused(slot, upto, no_room, monotonic())
             self.poke()
 
     def room(self, has_room: bool, reason: str) -> None:
@@ -574,7 +576,7 @@ class Host:
         else:
             logger.error("this replica abstains until there is room: %s", reason)
         if not self._stopped:
-            self.replica.abstain(not has_room, monotonic())
+            self.told.abstain(not has_room, monotonic())
             self.poke()
 
     def failed(self, reason: str) -> None:

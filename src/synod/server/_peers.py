@@ -160,7 +160,8 @@ class PeerConnection:
             raise RemoteProtocolError(f"replica {self._dialled} refuses this one: {printable(message[1:])}")
         if self._dialled is None:
             self.bulk = message[:1] == BULK
-        hello = self.hello = self._host.replica.check_hello(message[1:], not self.bulk)
+        hello: Hello = self._host.told.check_hello(message[1:], not self.bulk)
+        self.hello = hello
         if self._dialled is not None and hello.id != self._dialled:
             raise RemoteProtocolError(f"replica {hello.id} answered at the address of replica {self._dialled}")
         if self._dialled is None:

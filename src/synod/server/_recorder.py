@@ -24,7 +24,7 @@ import secrets
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from struct import Struct
-from typing import Any, Final, cast
+from typing import Any, Final
 from zlib import crc32
 
 from synod import __version__
@@ -242,9 +242,9 @@ class Recorder:
             return
         self._frame(parts)
 
-    def record(self, replica: Replica) -> Replica:
-        """What the host is to call instead of the replica: it is one in all but type."""
-        return cast("Replica", _Recorded(self, replica))
+    def record(self, replica: Replica) -> _Recorded:
+        """What is to be told instead of the replica: it has a method for each of its inputs, and `ready`."""
+        return _Recorded(self, replica)
 
     def call(self, index: int, arguments: tuple[object, ...]) -> None:
         """A call is about to be made."""
@@ -309,9 +309,6 @@ class _Recorded:
         ready = self._replica.ready()
         self._recorder.done(ready)
         return ready
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._replica, name)
 
 
 def start_of(
