@@ -341,9 +341,9 @@ def test_the_hash_covers_every_kind_of_output() -> None:
         {"messages": [(3, b"m", False)]},
         {"messages": [(2, b"m", True)]},
         {"client_output": [(1, b"m")]},
-        {"client_closes": [(1, "why")]},
-        {"client_pauses": [(1, True)]},
-        {"peer_closes": [2]},
+        {"client_closes": ((1, "why"),)},
+        {"client_pauses": ((1, True),)},
+        {"peer_closes": (2,)},
         {"stop": "because"},
         {"more": True},
     ):

@@ -34,6 +34,7 @@ from synod.wire import (
 
 from ._connection import AHEAD, ATTACHING, CLOSED, NEW, OPEN, REFUSED, Connection, Reads
 from ._options import FRAME_BYTES_MAX, GROUP_BYTES_MAX, ReplicaOptions
+from ._ready import Ready
 
 _WRITES: Final = WRITE_OPS
 _NOTHING: Final[frozenset[int]] = frozenset()
@@ -529,17 +530,20 @@ class Front:
             if c.buffer or c.paused:
                 self._resume(c, now)
 
-    def drain(self) -> tuple[list[tuple[int, bytes]], list[tuple[int, str]], list[tuple[int, bool]]]:
-        """Output bytes per connection, connections to close after that, and connections to pause or resume."""
-        output: list[tuple[int, bytes]] = []
-        for conn, c in self._dirty.items():
-            if c.out:
-                output.append((conn, b"".join(c.out)))
-                c.out.clear()
-        self._dirty.clear()
-        closes, self._closing = self._closing, []
-        pauses, self._pauses = self._pauses, []
-        return output, closes, pauses
+    def drain(self, ready: Ready) -> None:
+        """Hand over output bytes per connection, connections to close after that, and those to pause or resume."""
+        if self._dirty:
+            for conn, c in self._dirty.items():
+                if c.out:
+                    ready.client_output.append((conn, b"".join(c.out)))
+                    c.out.clear()
+            self._dirty.clear()
+        if self._closing:
+            ready.client_closes = tuple(self._closing)
+            self._closing.clear()
+        if self._pauses:
+            ready.client_pauses = tuple(self._pauses)
+            self._pauses.clear()
 
     def smallest_timeout_ms(self) -> int:
         """The shortest session timeout served here, in milliseconds; the configured minimum when there is none."""

@@ -100,7 +100,8 @@ class Note:
 class Ready:
     """Everything that should happen now.
 
-    No dataclass: one is made in every turn, and a method of its own is compiled where a generated one is not.
+    No dataclass: one is made in every turn, and a method of its own is compiled where a generated one is not. What is
+    in few turns, and then seldom twice, is kept in tuples: an empty one is no new object.
 
     Args:
         messages: (peer, bytes, whether it goes by the bulk connection).
@@ -132,18 +133,18 @@ class Ready:
     )
 
     def __init__(self) -> None:
-        self.writes: list[DiskWrite] = []
+        self.writes: tuple[DiskWrite, ...] = ()
         self.messages: list[tuple[ReplicaId, bytes, bool]] = []
         self.client_output: list[tuple[int, bytes]] = []
-        self.client_closes: list[tuple[int, str]] = []
-        self.client_pauses: list[tuple[int, bool]] = []
-        self.log_reads: list[LogRead] = []
-        self.snapshot_writes: list[SnapshotWrite] = []
-        self.snapshot_reads: list[SnapshotRead] = []
-        self.transfer_writes: list[TransferWrite] = []
+        self.client_closes: tuple[tuple[int, str], ...] = ()
+        self.client_pauses: tuple[tuple[int, bool], ...] = ()
+        self.log_reads: tuple[LogRead, ...] = ()
+        self.snapshot_writes: tuple[SnapshotWrite, ...] = ()
+        self.snapshot_reads: tuple[SnapshotRead, ...] = ()
+        self.transfer_writes: tuple[TransferWrite, ...] = ()
         self.snapshot_install: SnapshotInstall | None = None
-        self.notes: list[Note] = []
-        self.peer_closes: list[ReplicaId] = []
+        self.notes: tuple[Note, ...] = ()
+        self.peer_closes: tuple[ReplicaId, ...] = ()
         self.forgetful = False
         self.more = False
         self.stop: str | None = None

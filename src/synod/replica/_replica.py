@@ -690,7 +690,7 @@ class Replica:
                 invariant(turn < TURNS_MAX - 1, "a cycle of the replica comes to rest")
             self._walk(now)
         out, self._out = self._out, Ready()
-        out.client_output, out.client_closes, out.client_pauses = self.front.drain()
+        self.front.drain(out)
         busy = self._loading is not None or self._dissolving is not None or bool(self._unapplied)
         out.more = busy and self.stopped is None
         out.stop = self.stopped
@@ -715,9 +715,9 @@ class Replica:
         for peer, message in made.messages:
             self._out.messages.append((peer, encode_paxos(message), False))
         for read in made.log_reads:
-            self._out.log_reads.append(LogRead(read.id, read.from_slot, read.bytes_max))
+            self._out.log_reads += (LogRead(read.id, read.from_slot, read.bytes_max),)
         for note in made.notes:
-            self._out.notes.append(Note(note.kind, note.text, note.reason))
+            self._out.notes += (Note(note.kind, note.text, note.reason),)
         if made.snapshot_wanted is not None:
             self._want_snapshot(made.snapshot_wanted, now)
         self._unapplied.extend(made.chosen)
@@ -741,15 +741,14 @@ class Replica:
         self.front.after_apply(now)
 
     def _write(self, id_: int, promised: Ballot, mark: Slot, entries: tuple[Entry, ...]) -> None:
-        last = max((entry.slot for entry in entries), default=0)
+        last = 0
+        for slot, _, value in entries:
+            last = max(last, slot)
+            self._log_grown += len(value)
+            if self._reign is None and slot > self.tree.slot:
+                self._accepted[slot] = (value, self._now)
         self._writes.append((id_, promised, last))
-        if self._reign is None:
-            for entry in entries:
-                if entry.slot > self.tree.slot:
-                    self._accepted[entry.slot] = (entry.value, self._now)
-        self._log_grown += sum(len(entry.value) for entry in entries)
-        peers = self._seen.encode()
-        self._out.writes.append(DiskWrite(id_, promised, mark, entries, peers))
+        self._out.writes += (DiskWrite(id_, promised, mark, entries, self._seen.encode()),)
 
     def _apply(self, entry: Entry) -> None:
         if self.observer is not None:
@@ -764,9 +763,7 @@ class Replica:
         if self.tree.cell_time_ms != cell_ms:
             self._note_cell_time(entry.value, accepted)
         if self.tree.feature_level != level:
-            self._out.notes.append(
-                Note("level", f"the cell runs at feature level {self.tree.feature_level} from now on")
-            )
+            self._note("level", f"the cell runs at feature level {self.tree.feature_level} from now on")
         if is_change(entry.value):
             self._note_change(Change.decode(entry.value))
         if self.backup is not None and self.tree.frozen_slot == entry.slot:
@@ -897,7 +894,7 @@ class Replica:
         if self.has_left:
             self.front.leave(REMOVED)
         else:
-            self._out.peer_closes.extend(peer for peer in self._connected if self._no_member(self._hellos[peer]))
+            self._out.peer_closes += tuple(peer for peer in self._connected if self._no_member(self._hellos[peer]))
         me = self.configuration.member(self.id)
         if me is not None and me.incarnation == self.incarnation and me.disk not in (0, self._disk):
             self._note(
@@ -1228,9 +1225,8 @@ class Replica:
         walking = self._walking or self.tree.slot
         self._walk_next = now + self.options.snapshot_pace
         chunk = self.tree.snapshot_step(self.options.snapshot_step_bytes)
-        self._out.snapshot_writes.append(
-            SnapshotWrite(walking, chunk or b"", first=self._walk_first, last=chunk is None)
-        )
+        step = SnapshotWrite(walking, chunk or b"", first=self._walk_first, last=chunk is None)
+        self._out.snapshot_writes += (step,)
         self._walk_first = False
         if chunk is None:
             self._walking = None
@@ -1275,9 +1271,8 @@ class Replica:
             return
         self._request_id += 1
         self._snapshot_asks[self._request_id] = (peer, SnapshotAsk(slot, ask.offset))
-        self._out.snapshot_reads.append(
-            SnapshotRead(self._request_id, slot, ask.offset, self.options.transfer_chunk_bytes)
-        )
+        read = SnapshotRead(self._request_id, slot, ask.offset, self.options.transfer_chunk_bytes)
+        self._out.snapshot_reads += (read,)
 
     def _take_chunk(self, peer: ReplicaId, chunk: SnapshotChunk, now: Micros) -> None:
         download = self._download
@@ -1291,7 +1286,7 @@ class Replica:
             if self._bad_sources:
                 self._bad_sources[peer] = None  # this one has none, or not any more
         elif download.received > before:
-            self._out.transfer_writes.append(TransferWrite(download.slot, before, chunk.data))
+            self._out.transfer_writes += (TransferWrite(download.slot, before, chunk.data),)
 
     def transfer_written(self, slot: Slot, upto: int, now: Micros) -> None:
         """So many bytes of a peer's snapshot are on the disk: ask for more, or take it over when it is whole."""
@@ -1357,7 +1352,7 @@ class Replica:
     # -- what others may know ------------------------------------------------------------------------------
 
     def _note(self, kind: str, text: str) -> None:
-        self._out.notes.append(Note(kind, text))
+        self._out.notes += (Note(kind, text),)
 
     def _send(self, peer: ReplicaId, message: ReplicaMessage, *, bulk: bool = False) -> None:
         self._out.messages.append((peer, encode_message(message), bulk))
