@@ -30,7 +30,7 @@ class Batcher:
         self.bytes = 0
 
     def __bool__(self) -> bool:
-        return bool(self._waiting or self._urgent)
+        return self.bytes > 0
 
     @property
     def urgent(self) -> bool:

@@ -162,6 +162,8 @@ class Deadlines:
 
     def proposed(self) -> tuple[int, ...]:
         """The sessions about which records are on their way through the log."""
+        if not (self._expiring or self._silencing or self._waking):
+            return ()
         return (*self._expiring, *self._silencing, *self._waking)
 
     def settled(self, sessions: Iterable[int], now: Micros) -> None:

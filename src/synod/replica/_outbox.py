@@ -8,7 +8,6 @@ be sent again as often as doubt demands: to a new leader, after a lost connectio
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
 
 from synod.base import Micros, ReplicaId, invariant
 from synod.tree import encode_group
@@ -36,7 +35,7 @@ class Outbox:
     def __len__(self) -> int:
         return len(self._groups)
 
-    def seal(self, items: Sequence[bytes], now: Micros) -> None:
+    def seal(self, items: list[bytes], now: Micros) -> None:
         """Number what clients sent in this turn, as groups of at most `GROUP_BYTES_MAX` where they can be split."""
         if not self._groups:
             self._moved_at = now
@@ -57,9 +56,14 @@ class Outbox:
         self._groups.append((self._seq, group))
         self.bytes += len(group)
 
+    @property
+    def has_unsent(self) -> bool:
+        """Whether there is a group that the present leader has not been sent."""
+        return self._next_unsent <= self._seq and bool(self._groups)
+
     def unsent(self) -> list[bytes]:
         """The groups that the present leader has not been sent; they count as sent from now on."""
-        if not self._groups or self._groups[-1][0] < self._next_unsent:
+        if not self.has_unsent:
             return []
         first = self._groups[0][0]
         skip = max(0, self._next_unsent - first)

@@ -118,9 +118,6 @@ Fate = Literal["open", "made", "void", "unknown"]
 LEAVE_TIMEOUTS: Final = 10
 """Election timeouts without any peer, after which a replica that was removed ends: time enough for each to come back."""
 
-_EVIDENCE: Final = (Promise, Accepted, HeartbeatAck, ReadAsk)
-"""What counts when a quorum is counted; from somebody else than the member that is meant it must not."""
-
 
 class Recovered(Protocol):
     """What the log gave back at start; `storage.Recovered` is one."""
@@ -254,6 +251,7 @@ class Replica:
         # Whom we send to.
         self._connected: dict[ReplicaId, None] = {}
         self._hellos: dict[ReplicaId, Hello] = {}
+        self._counted: dict[ReplicaId, bool] = {}  # what `_counts` said under this configuration, of these hellos
         self._alone_since: Micros = now
         # Changing the members.
         self._wanted: Change | None = None
@@ -397,7 +395,10 @@ class Replica:
 
     def _counts(self, peer: ReplicaId) -> bool:
         """Whether a connected peer is the member that the configuration means; else its votes are not that member's."""
-        return self.configuration.holds(peer, self._hellos[peer].incarnation)
+        counts = self._counted.get(peer)
+        if counts is None:
+            counts = self._counted[peer] = self.configuration.holds(peer, self._hellos[peer].incarnation)
+        return counts
 
     def _admit(self, now: Micros) -> None:
         """A replica that starts from nothing votes once it is sure that nobody has its word for anything.
@@ -419,6 +420,7 @@ class Replica:
         self._now = now
         peer = hello.id
         self._hellos[peer] = hello
+        self._counted.clear()
         self._connected[peer] = None
         self.paxos.connected(peer, now)
         if self._fresh:
@@ -447,7 +449,8 @@ class Replica:
             return
         if data[0] < KIND_FIRST:
             message = decode_paxos(data)
-            if isinstance(message, _EVIDENCE) and not self._counts(peer):
+            # What counts when a quorum is counted; from somebody else than the member that is meant it must not.
+            if isinstance(message, (Promise, Accepted, HeartbeatAck, ReadAsk)) and not self._counts(peer):
                 return
             if isinstance(message, Promise):
                 self._seen.showed(peer, message.ballot, 0)
@@ -644,10 +647,12 @@ class Replica:
         due = min(self.paxos.next_deadline(), self._ticked_at + TICK_AT_LATEST)
         if self._deadlines is not None:
             due = min(due, self._look_at)
-        if (self.front.touched or self.front.refused) and self._touchable():
+        if self.front.touched or self.front.refused:
             again_at = 0 if self.front.touched else self._touches.again_at
-            due = min(due, max(again_at, self._touches.next_deadline(self._touch_retry)))
-        if self._batcher and self._gathers(self._now):
+            touch_at = max(again_at, self._touches.next_deadline(self._touch_retry))
+            if touch_at < due and self._touchable():
+                due = touch_at
+        if self._reign is not None and self._batcher and self._gathers(self._now):
             due = min(due, self._proposed_at + GATHER_MAX)
         if self._walking is not None:
             due = min(due, self._walk_next)
@@ -720,7 +725,8 @@ class Replica:
             self._out.notes += (Note(note.kind, note.text, note.reason),)
         if made.snapshot_wanted is not None:
             self._want_snapshot(made.snapshot_wanted, now)
-        self._unapplied.extend(made.chosen)
+        if made.chosen:
+            self._unapplied.extend(made.chosen)
         for ask, slot in made.grants:
             self._grant(ask, slot)
         if made.grants:
@@ -759,7 +765,9 @@ class Replica:
         except UnknownCommand as unknown:
             self.stopped = f"it cannot apply slot {entry.slot} of the log: {unknown}"
             return
-        accepted = self._accepted.pop(entry.slot, None)
+        accepted = self._accepted.get(entry.slot)
+        if accepted is not None:
+            del self._accepted[entry.slot]
         if self.tree.cell_time_ms != cell_ms:
             self._note_cell_time(entry.value, accepted)
         if self.tree.feature_level != level:
@@ -888,6 +896,7 @@ class Replica:
         if self.paxos.configuration is self.configuration:
             return
         self.configuration = self.paxos.configuration
+        self._counted.clear()
         self._board.voters = self.configuration.voters
         ids = ", ".join(f"{m.id} ({m.role})" if m.role != "voter" else str(m.id) for m in self.configuration.members)
         self._note("members", f"the members of the cell are {ids}")
@@ -920,8 +929,9 @@ class Replica:
     def _follow_roles(self) -> None:
         """Notice that this replica leads, leads no more, or hears another leader."""
         paxos = self.paxos
-        reign = paxos.ballot if paxos.role == "leader" else None
-        if reign != self._reign:
+        leader, ballot = paxos.leader, paxos.ballot
+        reign = ballot if paxos.role == "leader" else None
+        if reign is not self._reign and reign != self._reign:
             self._reign = reign
             self._batcher.clear()
             self._deadlines = None
@@ -932,9 +942,9 @@ class Replica:
             self._wanted = None
         if self._reign is not None and self._deadlines is None and paxos.serving:
             self._begin_to_serve()
-        forward_to = (paxos.leader, paxos.ballot)
-        if forward_to != self._forward_to:
-            self._forward_to = forward_to
+        before, under = self._forward_to
+        if leader != before or (ballot is not under and ballot != under):
+            self._forward_to = (leader, ballot)
             self._doubt()
 
     def _begin_to_serve(self) -> None:
@@ -974,12 +984,8 @@ class Replica:
         if self._wanted is not None:
             self._propose_change(self._wanted, now)
             return
-        others = [member.id for member in self.configuration.members if member.id != self.id]
-        level = self._levels.to_raise(
-            self.tree.feature_level, self.tree.supported_level, others, self._connected, self._hellos
-        )
-        if level is not None:
-            self._batcher.add_command(encode_raise(level))
+        if self.tree.feature_level < self.tree.supported_level:
+            self._raise_level()
         while paxos.can_propose and (self._batcher or self._time_is_due(now)) and not self._gathers(now):
             batch = self._batcher.take(
                 feature_level=self.tree.feature_level,
@@ -990,6 +996,15 @@ class Replica:
             self._proposed_at = now
             if not self._batcher.urgent:
                 self._settling.append((slot, self._deadlines.proposed()))
+
+    def _raise_level(self) -> None:
+        """Have the level raised once every member knows a higher one."""
+        others = [member.id for member in self.configuration.members if member.id != self.id]
+        level = self._levels.to_raise(
+            self.tree.feature_level, self.tree.supported_level, others, self._connected, self._hellos
+        )
+        if level is not None:
+            self._batcher.add_command(encode_raise(level))
 
     def _gathers(self, now: Micros) -> bool:
         """Whether the next slot waits a moment for more requests: see `GATHER_MAX`."""
@@ -1063,6 +1078,8 @@ class Replica:
 
     def _forward(self) -> None:
         """Hand the groups that the leader has not been sent to it, or to our own batcher when we lead."""
+        if not self._outbox.has_unsent:
+            return
         if self._reign is not None:
             for group in self._outbox.unsent():
                 self._batcher.add_group(group, self.tree.origins)
@@ -1142,10 +1159,12 @@ class Replica:
 
     def _send_touches(self, now: Micros) -> None:
         """Start a round of touches to the leader, gathered over the interval."""
+        if not self._touches.due(now, self._touch_retry):
+            return  # under load nearly always: there is always somebody who was heard, and a round is rare
         front = self.front
         again = bool(front.refused) and now >= self._touches.again_at
         waiting = front.touched or front.pings or self._touches.awaited or again
-        if not waiting or not self._touchable() or not self._touches.due(now, self._touch_retry):
+        if not waiting or not self._touchable():
             return
         if again:
             front.touch_again()
