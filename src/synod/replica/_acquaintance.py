@@ -30,35 +30,52 @@ class Forgetful(RemoteProtocolError):
     """A peer's disk shows less than it has shown: it is to be refused, and told so."""
 
 
+class Shown:
+    """The most that the present incarnation of a peer has shown."""
+
+    __slots__ = ("ballot", "incarnation", "slot")
+
+    def __init__(self, incarnation: int, ballot: Ballot, slot: Slot) -> None:
+        self.incarnation = incarnation
+        self.ballot = ballot
+        self.slot = slot
+
+
 class Acquaintance:
     """The highest (promise, accepted slot) that each peer's present incarnation has shown."""
 
     __slots__ = ("_encoded", "_seen", "changed")
 
     def __init__(self, remembered: bytes = b"") -> None:
-        self._seen: dict[ReplicaId, tuple[int, Ballot, Slot]] = {}
+        self._seen: dict[ReplicaId, Shown] = {}
         self._encoded: bytes | None = None
         self.changed = False
         for at in range(0, len(remembered) - _SEEN.size + 1, _SEEN.size):
             id_, incarnation, round_, replica, slot = _SEEN.unpack_from(remembered, at)
-            self._seen[id_] = (incarnation, Ballot(round_, replica), slot)
+            self._seen[id_] = Shown(incarnation, Ballot(round_, replica), slot)
 
     def encode(self) -> bytes:
         """For the next sync group. At a follower nothing changes from one to the next."""
         encoded = self._encoded
         if encoded is None or self.changed:
-            encoded = self._encoded = b"".join(
-                _SEEN.pack(id_, incarnation, ballot.round, ballot.replica, slot)
-                for id_, (incarnation, ballot, slot) in sorted(self._seen.items())
-            )
+            parts = []
+            for peer in sorted(self._seen):
+                shown = self._seen[peer]
+                round_, replica = shown.ballot
+                parts.append(_SEEN.pack(peer, shown.incarnation, round_, replica, shown.slot))
+            encoded = self._encoded = b"".join(parts)
         self.changed = False
         return encoded
 
     def showed(self, peer: ReplicaId, promised: Ballot, slot: Slot) -> None:
         """A peer's Promise or Accepted says that its disk holds this much."""
-        incarnation, ballot, last = self._seen.get(peer, (1, BALLOT_ZERO, 0))
-        if promised > ballot or slot > last:
-            self._seen[peer] = (incarnation, max(ballot, promised), max(last, slot))
+        shown = self._seen.get(peer)
+        if shown is None:
+            shown = Shown(1, BALLOT_ZERO, 0)
+        if slot > shown.slot or promised > shown.ballot:
+            shown.ballot = max(shown.ballot, promised)
+            shown.slot = max(shown.slot, slot)
+            self._seen[peer] = shown
             self.changed = True
 
     def refusal(self, hello: Hello, boot: int = 0, *, main: bool = True) -> str | None:
@@ -75,16 +92,18 @@ class Acquaintance:
                 there is nobody to be told.
         """
         if not main:
-            admitted = self._seen.get(hello.id, (0, BALLOT_ZERO, 0))[0]
+            known = self._seen.get(hello.id)
+            admitted = 0 if known is None else known.incarnation
             return _outdated(hello, admitted) if hello.incarnation < admitted else None
         self._encoded = None  # a peer that is met for the first time is noted, but is no reason to write
-        incarnation, ballot, slot = self._seen.setdefault(hello.id, (hello.incarnation, BALLOT_ZERO, 0))
-        if hello.incarnation > incarnation:
-            self._seen[hello.id] = (hello.incarnation, hello.promised, hello.last_slot)
+        shown = self._seen.setdefault(hello.id, Shown(hello.incarnation, BALLOT_ZERO, 0))
+        ballot, slot = shown.ballot, shown.slot
+        if hello.incarnation > shown.incarnation:
+            self._seen[hello.id] = Shown(hello.incarnation, hello.promised, hello.last_slot)
             self.changed = True
             return None
-        if hello.incarnation < incarnation:
-            return _outdated(hello, incarnation)
+        if hello.incarnation < shown.incarnation:
+            return _outdated(hello, shown.incarnation)
         if hello.promised < ballot or hello.last_slot < slot:
             raise Forgetful(
                 f"replica {hello.id} has forgotten what it had promised or accepted (it shows ballot {hello.promised} "

@@ -102,7 +102,7 @@ class Front:
         self.received = 0
         self.events = 0
         # What the replica wants to know of the state machine's callbacks.
-        self.on_group_applied: Callable[[ReplicaId, int, int], None] = _ignore_group
+        self.on_group_applied: Callable[[int], None] = _ignore_applied
         self.on_group_skipped: Callable[[ReplicaId, int, int], None] = _ignore_group
         self.on_session_opened: Callable[[int, int], None] = _ignore_opened
         self.on_session_touched: Callable[[int], None] = _ignore_session
@@ -471,7 +471,8 @@ class Front:
 
     def group_applied(self, origin: ReplicaId, boot: int, seq: int) -> None:
         """A group of some origin took effect."""
-        self.on_group_applied(origin, boot, seq)
+        if origin == self.origin and boot == self.boot:
+            self.on_group_applied(seq)
 
     def group_skipped(self, origin: ReplicaId, boot: int, seq: int) -> None:
         """A group was a repeat, or came after a gap."""
@@ -568,6 +569,10 @@ def _identity(scheme: str, credentials: bytes) -> bytes | None:
 
 def _framed(body: bytes) -> bytes:
     return _LENGTH.pack(len(body)) + body
+
+
+def _ignore_applied(_seq: int) -> None:
+    return None
 
 
 def _ignore_group(_origin: ReplicaId, _boot: int, _seq: int) -> None:

@@ -37,6 +37,15 @@ class SessionView(Protocol):
     silent_since_ms: int | None
 
 
+class Heard:
+    """When a peer was heard last: it is noted for each of its messages."""
+
+    __slots__ = ("at",)
+
+    def __init__(self, at: Micros) -> None:
+        self.at = at
+
+
 class Verdict:
     """What one look at the deadlines asks the leader to log."""
 
@@ -126,9 +135,10 @@ class Deadlines:
         """A frame of the session was applied."""
         if session in self._heard:
             self._heard[session] = now
-            self.awaking.pop(session, None)
-            self._unsaid.pop(session, None)
-            self.quiet.pop(session, None)
+            if self.awaking or self._unsaid or self.quiet:
+                self.awaking.pop(session, None)
+                self._unsaid.pop(session, None)
+                self.quiet.pop(session, None)
 
     def touch(self, session: int, via: ReplicaId, sessions: Mapping[int, SessionView], now: Micros) -> bool:
         """Take a touch. False when it may not be acknowledged (yet).

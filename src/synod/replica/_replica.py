@@ -51,7 +51,7 @@ from ._clock import READ_EVERY, CellClock
 from ._digests import DigestBoard
 from ._front import READ_ONLY, Front
 from ._levels import Levels, level_refusal
-from ._liveness import Deadlines, Touches
+from ._liveness import Deadlines, Heard, Touches
 from ._messages import (
     KIND_FIRST,
     PEER_PROTOCOL_OLDEST,
@@ -271,7 +271,7 @@ class Replica:
         self._look_at: Micros = now
         self._settling: deque[tuple[Slot, tuple[int, ...]]] = deque()
         self._proposed_at = now
-        self._peer_heard: dict[ReplicaId, Micros] = {}
+        self._peer_heard: dict[ReplicaId, Heard] = {}
         self._touch_asks: dict[int, list[tuple[ReplicaId, TouchAck]]] = {}
         self._touches_gathered: list[tuple[ReplicaId, TouchAck]] = []
         # Reading.
@@ -487,9 +487,12 @@ class Replica:
 
     def _note_heard(self, peer: ReplicaId, now: Micros) -> None:
         """An origin that was silent for a while was away: its clients' touches are still on their way."""
-        heard = self._peer_heard.get(peer, now)
-        self._peer_heard[peer] = now
-        gap = now - heard
+        heard = self._peer_heard.get(peer)
+        if heard is None:
+            self._peer_heard[peer] = Heard(now)
+            return
+        gap = now - heard.at
+        heard.at = now
         if self._deadlines is not None and gap > 4 * self.options.paxos.heartbeat:
             self._deadlines.extend(gap, self._clock.read(now), via=peer)
 
@@ -1100,9 +1103,8 @@ class Replica:
         if part:
             self._send(leader, Forward(tuple(part)))
 
-    def _group_applied(self, origin: ReplicaId, boot: int, seq: int) -> None:
-        if origin == self.id and boot == self.boot:
-            self._outbox.applied(seq, self._now)
+    def _group_applied(self, seq: int) -> None:
+        self._outbox.applied(seq, self._now)
 
     def _group_skipped(self, origin: ReplicaId, boot: int, seq: int) -> None:
         known = self.tree.origins.get(origin, (0, 0))
