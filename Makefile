@@ -43,7 +43,7 @@ types: .venv/.tests
 	$(bin)/mypy --no-error-summary
 
 # The core compiled by mypyc, in an environment of its own; the other one stays editable and pure.
-hot := $(wildcard src/synod/base/_invariant.py src/synod/paxos/*.py src/synod/tree/*.py src/synod/replica/*.py src/synod/wire/*.py src/synod/storage/*.py src/synod/server/*.py)
+hot := $(wildcard src/synod/base/_change.py src/synod/base/_invariant.py src/synod/paxos/*.py src/synod/tree/*.py src/synod/replica/*.py src/synod/wire/*.py src/synod/storage/*.py src/synod/server/*.py)
 compiled: .venv-compiled/.made
 
 # Without the simulator's: it is not compiled, and a test of the other run shows that both cores leave the same traces.

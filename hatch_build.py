@@ -17,6 +17,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 HOT_ROOMS = ("paxos", "tree", "replica")
 HOT_MODULES = (
+    "base/_change.py",
     "base/_invariant.py",
     "wire/_frames.py",
     "wire/_jute.py",

@@ -5,7 +5,8 @@ Knows nothing of the other rooms and does no I/O. Read `_types` first, then the 
 
 from __future__ import annotations
 
-from ._configuration import CELL_ID_DIGITS, Change, Configuration, Member, Role, is_change
+from ._change import is_change
+from ._configuration import CELL_ID_DIGITS, Change, Configuration, Member, Role
 from ._errors import (
     AuthFailed,
     BadArguments,

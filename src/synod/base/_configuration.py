@@ -16,6 +16,7 @@ import json
 from dataclasses import dataclass, replace
 from typing import Final, Literal, get_args
 
+from ._change import CHANGE_MARK, is_change
 from ._errors import ConfigError
 from ._types import REPLICA_ID_MAX, ReplicaId, Slot
 
@@ -25,9 +26,6 @@ CELL_ID_DIGITS: Final = 32  # 128 random bits as hexadecimal digits
 
 VOTERS_MAX: Final = 7
 """More voters make a cell slower, and hardly safer: seven survive three failures."""
-
-CHANGE_MARK: Final = 0xFE
-"""The first byte of a change, and of no batch: a batch begins with the version of its layout."""
 
 CHANGE_VERSION: Final = 1
 _DIGEST_BYTES: Final = 16
@@ -295,8 +293,3 @@ class Change:
             raise ConfigError("these bytes are no change of the members that this version knows")
         replaces, rest = data[2 : 2 + _DIGEST_BYTES], data[2 + _DIGEST_BYTES :]
         return cls(Configuration.decode(rest[_CHANGE_ID_BYTES:]), replaces, rest[:_CHANGE_ID_BYTES])
-
-
-def is_change(value: bytes) -> bool:
-    """Whether a slot's value changes the members."""
-    return value[:1] == b"\xfe"
