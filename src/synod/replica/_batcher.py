@@ -6,7 +6,6 @@ While one batch is being synced and replicated, what arrives gathers here for th
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
 
 from synod.base import ReplicaId
 from synod.tree import encode_batch, group_header
@@ -50,7 +49,7 @@ class Batcher:
         self._items = self._items_before = 0
         self.bytes = 0
 
-    def add_group(self, group: bytes, applied: Mapping[ReplicaId, tuple[int, int]]) -> bool:
+    def add_group(self, group: bytes, applied: dict[ReplicaId, tuple[int, int]]) -> bool:
         """Take a group unless it waits here already or has been applied.
 
         Args:

@@ -38,8 +38,8 @@ class Reads:
 class Connection:
     """The state of one client connection.
 
-    Invariant: `queue` holds `None` for each slice of this connection that is not applied, and `Reads`.
-    Invariant: `slices` is the number of `None` in `queue`.
+    Invariant: `queue` holds the number of requests of each slice of this connection that is not applied, and `Reads`.
+    Invariant: `slices` is the number of slices in `queue`.
     """
 
     __slots__ = (
@@ -58,7 +58,6 @@ class Connection:
         "read_only_asked",
         "received",
         "session",
-        "slice_requests",
         "slices",
         "state",
         "timeout_ms",
@@ -72,9 +71,8 @@ class Connection:
         self.connect_frame = b""
         self.out: list[bytes] = []
         self.awaits_round = False
-        self.queue: deque[Reads | None] = deque()
+        self.queue: deque[Reads | int] = deque()
         self.slices = 0
-        self.slice_requests: deque[int] = deque()
         self.outstanding = 0
         self.paused = False
         self.received = 0
@@ -99,7 +97,7 @@ class Connection:
         """Queue a read behind everything that this connection asked before."""
         queue = self.queue
         last = queue[-1] if queue else None
-        if last is None or last.round != round_:
+        if not isinstance(last, Reads) or last.round != round_:
             last = Reads(round_)
             queue.append(last)
         last.frames.append(frame)
@@ -107,7 +105,6 @@ class Connection:
 
     def add_slice(self, requests: int) -> None:
         """Note that a slice with so many requests goes to the log."""
-        self.queue.append(None)
+        self.queue.append(requests)
         self.slices += 1
-        self.slice_requests.append(requests)
         self.outstanding += requests

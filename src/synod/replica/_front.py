@@ -105,7 +105,7 @@ class Front:
         self.on_group_applied: Callable[[int], None] = _ignore_applied
         self.on_group_skipped: Callable[[ReplicaId, int, int], None] = _ignore_group
         self.on_session_opened: Callable[[int, int], None] = _ignore_opened
-        self.on_session_touched: Callable[[int], None] = _ignore_session
+        self.on_session_touched: Callable[[int], None] | None = None  # for each slice: nobody calls it for nothing
         self.on_session_ended: Callable[[int], None] = _ignore_session
 
     # -- connections come, speak and go ---------------------------------------------------------------
@@ -233,7 +233,7 @@ class Front:
     def _await_round(self, c: Connection) -> None:
         """Note that the reads at the head of the queue wait for their round, once per connection."""
         head = c.queue[0] if c.queue else None
-        if head is not None and not c.awaits_round:
+        if isinstance(head, Reads) and not c.awaits_round:
             c.awaits_round = True
             self._round_waits.append((head.round, c))
 
@@ -366,7 +366,7 @@ class Front:
         confirmed = self._confirmed
         while queue:
             head = queue[0]
-            if head is None or head.round > confirmed:
+            if not isinstance(head, Reads) or head.round > confirmed:
                 return
             queue.popleft()
             self._answer(c, head)
@@ -431,9 +431,9 @@ class Front:
         queue = c.queue
         while queue:
             head = queue.popleft()
-            if head is None:
+            if not isinstance(head, Reads):
                 c.slices -= 1
-                self._answered(c, c.slice_requests.popleft())
+                self._answered(c, head)
                 break
             self._answer(c, head)
         self._dirty[c.id] = c
@@ -484,9 +484,10 @@ class Front:
 
     def session_touched(self, session: int) -> None:
         """A logged frame showed that the session's client lives."""
-        if session in self.refused:
+        if self.refused and session in self.refused:
             self.touch_again(session)
-        self.on_session_touched(session)
+        if self.on_session_touched is not None:
+            self.on_session_touched(session)
 
     def session_awake(self, session: int) -> None:
         """What the leader refused it acknowledges now."""
@@ -498,8 +499,7 @@ class Front:
         c = self._by_session.get(session)
         if c is not None and c.attach_epoch != attach_epoch:
             self.close(c, "the session was attached elsewhere")
-        self.session_awake(session)
-        self.on_session_touched(session)
+        self.session_touched(session)
 
     def session_ended(self, session: int) -> None:
         """The session was closed or has expired."""

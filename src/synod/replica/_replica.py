@@ -227,7 +227,6 @@ class Replica:
         self.front.on_group_applied = self._group_applied
         self.front.on_group_skipped = self._group_skipped
         self.front.on_session_opened = self._session_opened
-        self.front.on_session_touched = self._session_touched
         self.front.on_session_ended = self._session_ended
         self._out = Ready()
         self._unapplied: deque[Entry] = deque()
@@ -938,6 +937,7 @@ class Replica:
             self._reign = reign
             self._batcher.clear()
             self._deadlines = None
+            self.front.on_session_touched = None
             self._levels.proposed = 0
             self._settling.clear()
             self._touch_asks.clear()
@@ -962,6 +962,7 @@ class Replica:
             began=began,
         )
         self._deadlines.begin(self.tree.sessions)
+        self.front.on_session_touched = self._session_touched
         self._look_at = self._now + READ_EVERY
 
     def _wall_ms(self) -> int:
