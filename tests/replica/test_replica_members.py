@@ -164,3 +164,25 @@ def test_a_promoted_replica_that_restarts_votes_with_its_own_disk_only() -> None
 def test_boot_counts_of_a_later_incarnation_are_higher() -> None:
     """Else its requests would be taken for repeats of those of the earlier one."""
     assert Host(id_=4, incarnation=2).store.boot > Host(id_=4, incarnation=1).store.boot + 1_000_000
+
+
+def test_whose_word_counts_is_told_anew_when_a_disk_or_the_members_change() -> None:
+    """What was told before is remembered, so that it must be forgotten at the right moments."""
+    chance = random.Random(5)
+    members = (FIRST, GROWN, PROMOTED, FIRST.removed(3), FIRST.replaced(3, "127.0.0.1:3"))
+    host = Host()
+    met: set[int] = set()
+    told: set[tuple[int, bool]] = set()
+    for _ in range(400):
+        peer, incarnation = chance.choice((2, 3, 4)), chance.choice((1, 2))
+        if chance.random() < 0.2:
+            host.replica.paxos._learner.configuration = chance.choice(members)  # as when a change is chosen
+            host.drain()
+        elif chance.random() < 0.2:
+            host.replica.peer_connected(hello(peer, incarnation), SECOND)
+            met.add(peer)
+        elif peer in met:
+            counts = host.replica._counts(peer)
+            assert counts == host.replica.configuration.holds(peer, host.replica._hellos[peer].incarnation)
+            told.add((peer, counts))
+    assert told == {(2, True), (2, False), (3, True), (3, False), (4, True), (4, False)}

@@ -519,7 +519,8 @@ class Replica:
         self._now = now
         while self._writes and self._writes[0][0] <= write_id:
             _, promised, slot = self._writes.popleft()
-            self._durable_promised = max(self._durable_promised, promised)
+            if promised is not self._durable_promised:
+                self._durable_promised = max(self._durable_promised, promised)
             self._durable_slot = max(self._durable_slot, slot)
         self.paxos.persisted(write_id, now)
 
@@ -1182,6 +1183,8 @@ class Replica:
     def _touchable(self) -> bool:
         """Whether there is a leader to be told of live sessions: while there is none, no clock makes it come."""
         leader = self._forward_to[0]
+        if leader is None:
+            return False
         return self._deadlines is not None if leader == self.id else leader in self._connected
 
     def _touch_answered(self, round_: int, refused: Sequence[int]) -> None:
