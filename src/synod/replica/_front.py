@@ -518,6 +518,8 @@ class Front:
         """Serve what became servable by applying, and parse on where a bound had stopped it."""
         if self._ahead:
             self.admit_ahead(now)
+        if not self._dirty:
+            return
         for c in list(self._dirty.values()):
             if c.queue and c.state == OPEN:
                 self._serve(c)

@@ -934,6 +934,7 @@ class Replica:
         paxos = self.paxos
         leader, ballot = paxos.leader, paxos.ballot
         reign = ballot if paxos.role == "leader" else None
+        # A ballot that stands is the same object nearly always: then there is nothing to compare.
         if reign is not self._reign and reign != self._reign:
             self._reign = reign
             self._batcher.clear()
