@@ -768,9 +768,7 @@ class Replica:
         except UnknownCommand as unknown:
             self.stopped = f"it cannot apply slot {entry.slot} of the log: {unknown}"
             return
-        accepted = self._accepted.get(entry.slot)
-        if accepted is not None:
-            del self._accepted[entry.slot]
+        accepted = self._accepted.pop(entry.slot, None) if self._accepted else None
         if self.tree.cell_time_ms != cell_ms:
             self._note_cell_time(entry.value, accepted)
         if self.tree.feature_level != level:
