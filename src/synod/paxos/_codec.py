@@ -7,6 +7,7 @@ mistake must not look like ours.
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 from typing import Final
 
 from synod.base import Ballot, Entry, LocalProtocolError, RemoteProtocolError
@@ -36,6 +37,7 @@ _PROBE_ANSWER: Final = struct.Struct(">BQBQBQ")
 _PREPARE: Final = struct.Struct(">BQBQ")
 _PROMISE: Final = struct.Struct(">BQBQQQII")
 _ACCEPT: Final = struct.Struct(">BQBQQQ")
+_VALUE_AT: Final = _ACCEPT.size
 _ACCEPTED: Final = struct.Struct(">BQBQQQ")
 _BALLOT: Final = struct.Struct(">BQB")
 _CHOSEN: Final = struct.Struct(">BQBQ")
@@ -48,41 +50,53 @@ _READ_GRANT: Final = struct.Struct(">BQQ")
 _ENTRY: Final = struct.Struct(">QQBI")
 _SLOT: Final = struct.Struct(">Q")
 
+_ballot: Final = lru_cache(maxsize=64)(Ballot)
+"""The few ballots that come in one message after another are made once."""
+
 
 def encode(message: PaxosMessage) -> bytes:
     """The bytes of one message, without the length that frames it."""
-    match message:
-        case Accept((round_, replica), slot, mark, seq, value):
-            return _ACCEPT.pack(5, round_, replica, slot, mark, seq) + value
-        case Accepted((round_, replica), slot, mark, seq):
-            return _ACCEPTED.pack(6, round_, replica, slot, mark, seq)
-        case Chosen(ballot, mark):
-            return _CHOSEN.pack(8, *ballot, mark)
-        case Heartbeat(ballot, mark, seq, quorum_connected, read_only):
-            return _HEARTBEAT.pack(9, *ballot, mark, seq, quorum_connected, read_only)
-        case HeartbeatAck(ballot, seq, mark, accepts):
-            return _HEARTBEAT_ACK.pack(10, *ballot, seq, mark, accepts)
-        case ReadAsk(ballot, id_, counts):
-            return _READ_ASK.pack(13, *ballot, id_, counts)
-        case ReadGrant(id_, mark):
-            return _READ_GRANT.pack(14, id_, mark)
-        case Probe(round_):
-            return _PROBE.pack(1, round_)
-        case ProbeAnswer(round_, gone, promised, mark):
-            return _PROBE_ANSWER.pack(2, round_, gone, *promised, mark)
-        case Prepare(ballot, from_slot):
-            return _PREPARE.pack(3, *ballot, from_slot)
-        case Promise(ballot, from_slot, mark, next_slot, entries, unknown):
-            head = _PROMISE.pack(4, *ballot, from_slot, mark, next_slot, len(entries), len(unknown))
-            return b"".join((head, *_pack_entries(entries), *(_SLOT.pack(slot) for slot in unknown)))
-        case Preempted(ballot):
-            return _BALLOT.pack(7, *ballot)
-        case Fetch(slot):
-            return _FETCH.pack(11, slot)
-        case Slots(slot, mark, snapshot, entries):
-            return b"".join((_SLOTS.pack(12, slot, mark, snapshot, len(entries)), *_pack_entries(entries)))
-        case TakeOver(ballot):
-            return _BALLOT.pack(15, *ballot)
+    # No `match`: compiled, it looks up every class and attribute by its name. What every write sends comes first.
+    if isinstance(message, Accept):
+        round_, replica = message.ballot
+        return _ACCEPT.pack(5, round_, replica, message.slot, message.mark, message.seq) + message.value
+    if isinstance(message, Accepted):
+        round_, replica = message.ballot
+        return _ACCEPTED.pack(6, round_, replica, message.slot, message.mark, message.seq)
+    if isinstance(message, Chosen):
+        round_, replica = message.ballot
+        return _CHOSEN.pack(8, round_, replica, message.mark)
+    if isinstance(message, ReadAsk):
+        round_, replica = message.ballot
+        return _READ_ASK.pack(13, round_, replica, message.id, message.counts)
+    if isinstance(message, ReadGrant):
+        return _READ_GRANT.pack(14, message.id, message.mark)
+    if isinstance(message, Heartbeat):
+        round_, replica = message.ballot
+        connected, read_only = message.quorum_connected, message.read_only
+        return _HEARTBEAT.pack(9, round_, replica, message.mark, message.seq, connected, read_only)
+    if isinstance(message, HeartbeatAck):
+        round_, replica = message.ballot
+        return _HEARTBEAT_ACK.pack(10, round_, replica, message.seq, message.mark, message.accepts)
+    if isinstance(message, Probe):
+        return _PROBE.pack(1, message.round)
+    if isinstance(message, ProbeAnswer):
+        return _PROBE_ANSWER.pack(2, message.round, message.gone, *message.promised, message.mark)
+    if isinstance(message, Prepare):
+        return _PREPARE.pack(3, *message.ballot, message.from_slot)
+    if isinstance(message, Promise):
+        entries, unknown = message.entries, message.unknown
+        marks = (message.from_slot, message.mark, message.next_slot)
+        head = _PROMISE.pack(4, *message.ballot, *marks, len(entries), len(unknown))
+        return b"".join((head, *_pack_entries(entries), *(_SLOT.pack(slot) for slot in unknown)))
+    if isinstance(message, Preempted):
+        return _BALLOT.pack(7, *message.ballot)
+    if isinstance(message, Fetch):
+        return _FETCH.pack(11, message.slot)
+    if isinstance(message, Slots):
+        head = _SLOTS.pack(12, message.slot, message.mark, message.snapshot, len(message.entries))
+        return b"".join((head, *_pack_entries(message.entries)))
+    return _BALLOT.pack(15, *message.ballot)
 
 
 def _pack_entries(entries: tuple[Entry, ...]) -> list[bytes]:
@@ -109,22 +123,22 @@ def _decode(data: bytes) -> PaxosMessage:
     match data[0]:
         case 5:
             _, r, i, slot, mark, seq = _ACCEPT.unpack_from(data)
-            return Accept(Ballot(r, i), slot, mark, seq, data[_ACCEPT.size :])
+            return Accept(_ballot(r, i), slot, mark, seq, data[_VALUE_AT:])
         case 6:
             _, r, i, slot, mark, seq = _ACCEPTED.unpack(data)
-            return Accepted(Ballot(r, i), slot, mark, seq)
+            return Accepted(_ballot(r, i), slot, mark, seq)
         case 8:
             _, r, i, mark = _CHOSEN.unpack(data)
-            return Chosen(Ballot(r, i), mark)
+            return Chosen(_ballot(r, i), mark)
         case 9:
             _, r, i, mark, seq, connected, read_only = _HEARTBEAT.unpack(data)
-            return Heartbeat(Ballot(r, i), mark, seq, _flag(connected), _flag(read_only))
+            return Heartbeat(_ballot(r, i), mark, seq, _flag(connected), _flag(read_only))
         case 10:
             _, r, i, seq, mark, accepts = _HEARTBEAT_ACK.unpack(data)
-            return HeartbeatAck(Ballot(r, i), seq, mark, _flag(accepts))
+            return HeartbeatAck(_ballot(r, i), seq, mark, _flag(accepts))
         case 13:
             _, r, i, id_, counts = _READ_ASK.unpack(data)
-            return ReadAsk(Ballot(r, i), id_, _flag(counts))
+            return ReadAsk(_ballot(r, i), id_, _flag(counts))
         case 14:
             _, id_, mark = _READ_GRANT.unpack(data)
             return ReadGrant(id_, mark)
@@ -132,19 +146,19 @@ def _decode(data: bytes) -> PaxosMessage:
             return Probe(_PROBE.unpack(data)[1])
         case 2:
             _, round_, gone, r, i, mark = _PROBE_ANSWER.unpack(data)
-            return ProbeAnswer(round_, _flag(gone), Ballot(r, i), mark)
+            return ProbeAnswer(round_, _flag(gone), _ballot(r, i), mark)
         case 3:
             _, r, i, from_slot = _PREPARE.unpack(data)
-            return Prepare(Ballot(r, i), from_slot)
+            return Prepare(_ballot(r, i), from_slot)
         case 4:
             _, r, i, from_slot, mark, next_slot, count, holes = _PROMISE.unpack_from(data)
             entries, at = _unpack_entries(data, _PROMISE.size, count)
             _end(data, at + 8 * holes)
             unknown = tuple(_SLOT.unpack_from(data, at + 8 * k)[0] for k in range(holes))
-            return Promise(Ballot(r, i), from_slot, mark, next_slot, entries, unknown)
+            return Promise(_ballot(r, i), from_slot, mark, next_slot, entries, unknown)
         case 7:
             _, r, i = _BALLOT.unpack(data)
-            return Preempted(Ballot(r, i))
+            return Preempted(_ballot(r, i))
         case 11:
             return Fetch(_FETCH.unpack(data)[1])
         case 12:
@@ -154,7 +168,7 @@ def _decode(data: bytes) -> PaxosMessage:
             return Slots(slot, mark, _flag(snapshot), entries)
         case 15:
             _, r, i = _BALLOT.unpack(data)
-            return TakeOver(Ballot(r, i))
+            return TakeOver(_ballot(r, i))
         case kind:
             raise RemoteProtocolError(f"a peer sent a Paxos message of the unknown kind {kind}")
 
@@ -173,7 +187,7 @@ def _unpack_entries(data: bytes, at: int, count: int) -> tuple[tuple[Entry, ...]
         at += _ENTRY.size
         if at + length > len(data):
             raise RemoteProtocolError("an entry ends past its message")
-        entries.append(Entry(slot, Ballot(r, i), data[at : at + length]))
+        entries.append(Entry(slot, _ballot(r, i), data[at : at + length]))
         at += length
     return tuple(entries), at
 

@@ -19,11 +19,15 @@
 | TakeOver     |         | leader    | follower  | clean hand-over, nothing is open any more    | nothing                      |
 
 A message is valid from birth: one that cannot mean anything cannot be made, here or from a peer's bytes.
+
+Nothing changes a message. Those of every write and read have an `__init__` of their own, since it is compiled where a
+generated one is not; their fields are `Final` instead of frozen, which every assignment in `__init__` would pay for.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from synod.base import BALLOT_ZERO, Ballot, Entry, LocalProtocolError, Slot
 
@@ -94,22 +98,27 @@ class Promise:
             _require(self.next_slot == 0 or last < self.next_slot, "a chunk of a Promise ends before the next one")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(init=False, slots=True)
 class Accept:
     """2a: accept this value at `slot`; everything up to `mark` is chosen; `seq` is the confirm round."""
 
-    ballot: Ballot
-    slot: Slot
-    mark: Slot
-    seq: int
-    value: bytes
+    ballot: Final[Ballot]
+    slot: Final[Slot]
+    mark: Final[Slot]
+    seq: Final[int]
+    value: Final[bytes]
 
-    def __post_init__(self) -> None:
-        _require(self.ballot > BALLOT_ZERO, "an Accept needs a ballot that somebody raised")
-        _require(self.slot > self.mark >= 0, "an Accept is for a slot past the mark")
+    def __init__(self, ballot: Ballot, slot: Slot, mark: Slot, seq: int, value: bytes) -> None:
+        _require(ballot > BALLOT_ZERO, "an Accept needs a ballot that somebody raised")
+        _require(slot > mark >= 0, "an Accept is for a slot past the mark")
+        self.ballot = ballot
+        self.slot = slot
+        self.mark = mark
+        self.seq = seq
+        self.value = value
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(init=False, slots=True)
 class Accepted:
     """2b: the acceptor holds `slot` at `ballot`, durably, or knows it chosen.
 
@@ -118,10 +127,16 @@ class Accepted:
         seq: the confirm round of the Accept that this answers; 0 from one that may not confirm reads.
     """
 
-    ballot: Ballot
-    slot: Slot
-    mark: Slot
-    seq: int
+    ballot: Final[Ballot]
+    slot: Final[Slot]
+    mark: Final[Slot]
+    seq: Final[int]
+
+    def __init__(self, ballot: Ballot, slot: Slot, mark: Slot, seq: int) -> None:
+        self.ballot = ballot
+        self.slot = slot
+        self.mark = mark
+        self.seq = seq
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,15 +146,19 @@ class Preempted:
     ballot: Ballot
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(init=False, slots=True)
 class Chosen:
     """The leader of `ballot` says: everything up to `mark` is chosen."""
 
-    ballot: Ballot
-    mark: Slot
+    ballot: Final[Ballot]
+    mark: Final[Slot]
+
+    def __init__(self, ballot: Ballot, mark: Slot) -> None:
+        self.ballot = ballot
+        self.mark = mark
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(init=False, slots=True)
 class Heartbeat:
     """The leader lives.
 
@@ -149,14 +168,21 @@ class Heartbeat:
         read_only: whether a quorum answers it and for a while no quorum has been able to accept: reads only.
     """
 
-    ballot: Ballot
-    mark: Slot
-    seq: int
-    quorum_connected: bool
-    read_only: bool
+    ballot: Final[Ballot]
+    mark: Final[Slot]
+    seq: Final[int]
+    quorum_connected: Final[bool]
+    read_only: Final[bool]
+
+    def __init__(self, ballot: Ballot, mark: Slot, seq: int, quorum_connected: bool, read_only: bool) -> None:
+        self.ballot = ballot
+        self.mark = mark
+        self.seq = seq
+        self.quorum_connected = quorum_connected
+        self.read_only = read_only
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(init=False, slots=True)
 class HeartbeatAck:
     """No higher ballot than `ballot` is promised here.
 
@@ -166,10 +192,16 @@ class HeartbeatAck:
         accepts: whether it is able to accept: neither abstaining nor waiting for a disk that hangs.
     """
 
-    ballot: Ballot
-    seq: int
-    mark: Slot
-    accepts: bool
+    ballot: Final[Ballot]
+    seq: Final[int]
+    mark: Final[Slot]
+    accepts: Final[bool]
+
+    def __init__(self, ballot: Ballot, seq: int, mark: Slot, accepts: bool) -> None:
+        self.ballot = ballot
+        self.seq = seq
+        self.mark = mark
+        self.accepts = accepts
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,21 +234,30 @@ class Slots:
         _require(self.slot + len(self.entries) <= self.mark + 1 or not self.entries, "fetched slots are chosen")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(init=False, slots=True)
 class ReadAsk:
     """Reads arrived here, where `ballot` is promised: what is chosen? `counts`: may this confirm by itself."""
 
-    ballot: Ballot
-    id: int
-    counts: bool
+    ballot: Final[Ballot]
+    id: Final[int]
+    counts: Final[bool]
+
+    def __init__(self, ballot: Ballot, id: int, counts: bool) -> None:  # noqa: A002 -- the word of the protocol
+        self.ballot = ballot
+        self.id = id
+        self.counts = counts
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(init=False, slots=True)
 class ReadGrant:
     """The reads of the ask `id`, and of those before it, may be served once `mark` is applied."""
 
-    id: int
-    mark: Slot
+    id: Final[int]
+    mark: Final[Slot]
+
+    def __init__(self, id: int, mark: Slot) -> None:  # noqa: A002 -- the word of the protocol
+        self.id = id
+        self.mark = mark
 
 
 @dataclass(frozen=True, slots=True)
