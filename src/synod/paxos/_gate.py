@@ -10,64 +10,79 @@ Ref: Lamport 2001 s2.5 (an acceptor records its intended response in stable stor
 
 from __future__ import annotations
 
-from collections import deque
-from dataclasses import dataclass
-
 from synod.base import Ballot, Entry, Micros, ReplicaId, Slot, invariant
 
 from ._messages import PaxosMessage
 from ._options import Write
 
 
-@dataclass(frozen=True, slots=True)
 class Send:
     """A message for a peer."""
 
-    peer: ReplicaId
-    message: PaxosMessage
+    __slots__ = ("message", "peer")
+
+    def __init__(self, peer: ReplicaId, message: PaxosMessage) -> None:
+        self.peer = peer
+        self.message = message
 
 
-@dataclass(frozen=True, slots=True)
 class OwnPromise:
     """This replica's promise of its own ballot: it may ask the others now, and counts itself."""
 
-    ballot: Ballot
+    __slots__ = ("ballot",)
+
+    def __init__(self, ballot: Ballot) -> None:
+        self.ballot = ballot
 
 
-@dataclass(frozen=True, slots=True)
 class OwnAccepted:
     """This leader's own acceptance of what it proposed: it counts now."""
 
-    ballot: Ballot
-    slot: Slot
+    __slots__ = ("ballot", "slot")
+
+    def __init__(self, ballot: Ballot, slot: Slot) -> None:
+        self.ballot = ballot
+        self.slot = slot
 
 
-@dataclass(frozen=True, slots=True)
 class Learned:
     """Fetched entries up to `slot`: they may be handed out now."""
 
-    slot: Slot
+    __slots__ = ("slot",)
+
+    def __init__(self, slot: Slot) -> None:
+        self.slot = slot
 
 
 Consequence = Send | OwnPromise | OwnAccepted | Learned
 
 
+class Writing:
+    """A write that was handed out, since when, and what waits for it, in order."""
+
+    __slots__ = ("begun_at", "id", "waiting")
+
+    def __init__(self, id: int, begun_at: Micros, waiting: list[Consequence]) -> None:  # noqa: A002 -- as in `Write`
+        self.id = id
+        self.begun_at = begun_at
+        self.waiting = waiting
+
+
 class Gate:
     """What is to be written, what is being written, and what waits for it.
 
-    Invariant: `durable` < `_next`; ids of `_writing` and of `_waiting` rise and lie in durable+1 .. `_next`.
+    Invariant: ids of `_writing` rise without a gap up to `_next` - 1: all before them are durable.
     Invariant: a consequence waits only for changes that were put in before it.
     """
 
-    __slots__ = ("_dirty", "_entries", "_next", "_waiting", "_writing", "durable")
+    __slots__ = ("_dirty", "_entries", "_next", "_waiting", "_writing")
 
     def __init__(self) -> None:
-        self.durable = 0
         self._next = 1
         self._dirty = False
         self._entries: dict[Slot, Entry] = {}
-        self._writing: deque[tuple[int, Micros]] = deque()
-        self._waiting: deque[tuple[int, Consequence]] = deque()
+        self._waiting: list[Consequence] = []  # for the next write
+        self._writing: list[Writing] = []
 
     def touch(self) -> None:
         """What is promised changed: the next write carries it."""
@@ -81,9 +96,9 @@ class Gate:
     def after(self, consequence: Consequence) -> bool:
         """True when every change so far is durable: let it happen. Else it comes out of `persisted`."""
         if self._dirty:
-            self._waiting.append((self._next, consequence))
-        elif self._next - 1 > self.durable:
-            self._waiting.append((self._next - 1, consequence))
+            self._waiting.append(consequence)
+        elif self._writing:
+            self._writing[-1].waiting.append(consequence)
         else:
             return True
         return False
@@ -92,11 +107,13 @@ class Gate:
         """The next write, if anything changed."""
         if not self._dirty:
             return None
-        entries = self._entries
-        ordered = tuple(entries[slot] for slot in sorted(entries))
-        write = Write(self._next, promised, mark, ordered)
-        self._writing.append((self._next, now))
+        entries = list(self._entries.values())
+        if len(entries) > 1:
+            entries.sort()
+        write = Write(self._next, promised, mark, tuple(entries))
+        self._writing.append(Writing(self._next, now, self._waiting))
         self._next += 1
+        self._waiting = []
         self._entries = {}
         self._dirty = False
         return write
@@ -104,12 +121,9 @@ class Gate:
     def persisted(self, write_id: int) -> list[Consequence]:
         """This write and all before it are durable; what waited for them, in order."""
         invariant(write_id < self._next, "only a write that was handed out can be durable")
-        self.durable = max(self.durable, write_id)
-        while self._writing and self._writing[0][0] <= write_id:
-            self._writing.popleft()
-        out = []
-        while self._waiting and self._waiting[0][0] <= write_id:
-            out.append(self._waiting.popleft()[1])
+        out: list[Consequence] = []
+        while self._writing and self._writing[0].id <= write_id:
+            out.extend(self._writing.pop(0).waiting)
         return out
 
     def drop(self, upto: Slot) -> None:
@@ -123,10 +137,9 @@ class Gate:
 
     def stalled(self, now: Micros, patience: Micros) -> bool:
         """Whether the oldest write is older than that: the disk hangs."""
-        return bool(self._writing) and now - self._writing[0][1] > patience
+        return bool(self._writing) and now - self._writing[0].begun_at > patience
 
     def check(self) -> None:
         """Assert the invariants."""
-        invariant(self.durable < self._next, "only a write that was handed out can be durable")
-        invariant(not self._waiting or self._waiting[0][0] > self.durable, "nothing waits for a durable write")
-        invariant(not self._waiting or self._waiting[-1][0] <= self._next, "nothing waits for a write after the next")
+        invariant(not self._writing or self._writing[-1].id == self._next - 1, "ids are in order")
+        invariant(self._dirty or not self._waiting, "what waits for the next write waits for a change")

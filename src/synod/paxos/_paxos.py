@@ -378,16 +378,15 @@ class Paxos:
         """This write and all before it are durable: what rests on them may happen."""
         self._now = now
         for consequence in self._gate.persisted(write_id):
-            match consequence:
-                case Send(peer, message):
-                    self._send(peer, message)
-                case OwnAccepted(ballot, slot):
-                    if self._reign is not None and self._reign.ballot == ballot:
-                        self._count(self._reign, self.me, slot)
-                case Learned(slot):
-                    self._learned(slot)
-                case OwnPromise(ballot):
-                    self._promised_myself(ballot)
+            if isinstance(consequence, Send):
+                self._send(consequence.peer, consequence.message)
+            elif isinstance(consequence, OwnAccepted):
+                if self._reign is not None and self._reign.ballot == consequence.ballot:
+                    self._count(self._reign, self.me, consequence.slot)
+            elif isinstance(consequence, Learned):
+                self._learned(consequence.slot)
+            else:
+                self._promised_myself(consequence.ballot)
         self.check()
 
     def propose(self, value: bytes, now: Micros) -> Slot:
