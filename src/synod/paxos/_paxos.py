@@ -334,42 +334,40 @@ class Paxos:
         self._now = now
         if peer not in self._connected:
             return  # left over from a connection that is gone
-        match message:
-            case Accept():
-                self._on_accept(peer, message)
-            case Accepted():
-                self._on_accepted(peer, message)
-            case Chosen(ballot, mark):
-                if self._follow(peer, ballot, None):
-                    self._on_told(peer, ballot, mark)
-            case ReadAsk():
-                self._on_read_ask(peer, message)
-            case ReadGrant(id_, mark):
-                self._grant(id_, mark)
-            case Heartbeat():
-                self._on_heartbeat(peer, message)
-            case HeartbeatAck():
-                self._on_heartbeat_ack(peer, message)
-            case Prepare():
-                self._on_prepare(peer, message)
-            case Promise():
-                self._on_promise(peer, message)
-            case Preempted(ballot):
-                self._saw(ballot)
-            case Probe(round_):
-                gone = self._agrees_gone(peer)
-                self._send(peer, ProbeAnswer(round_, gone, self._acceptor.promised, self._learner.mark))
-                self._ask_what_changed(peer)
-            case ProbeAnswer():
-                self._on_probe_answer(peer, message)
-            case Fetch(slot):
-                self._on_fetch(peer, slot)
-            case Slots():
-                self._on_slots(peer, message)
-            case TakeOver(ballot):
-                if ballot == self._acceptor.promised and self._may_stand() and self._candidacy is None:
-                    self._note("election", f"replica {peer} hands over", "hand-over")
-                    self._become_candidate()
+        # No `match`: compiled, it looks up every class and attribute by its name. What every write brings comes first.
+        if isinstance(message, Accept):
+            self._on_accept(peer, message)
+        elif isinstance(message, Accepted):
+            self._on_accepted(peer, message)
+        elif isinstance(message, Chosen):
+            if self._follow(peer, message.ballot, None):
+                self._on_told(peer, message.ballot, message.mark)
+        elif isinstance(message, ReadAsk):
+            self._on_read_ask(peer, message)
+        elif isinstance(message, ReadGrant):
+            self._grant(message.id, message.mark)
+        elif isinstance(message, Heartbeat):
+            self._on_heartbeat(peer, message)
+        elif isinstance(message, HeartbeatAck):
+            self._on_heartbeat_ack(peer, message)
+        elif isinstance(message, Prepare):
+            self._on_prepare(peer, message)
+        elif isinstance(message, Promise):
+            self._on_promise(peer, message)
+        elif isinstance(message, Preempted):
+            self._saw(message.ballot)
+        elif isinstance(message, Probe):
+            gone = self._agrees_gone(peer)
+            self._send(peer, ProbeAnswer(message.round, gone, self._acceptor.promised, self._learner.mark))
+            self._ask_what_changed(peer)
+        elif isinstance(message, ProbeAnswer):
+            self._on_probe_answer(peer, message)
+        elif isinstance(message, Fetch):
+            self._on_fetch(peer, message.slot)
+        elif isinstance(message, Slots):
+            self._on_slots(peer, message)
+        else:
+            self._on_take_over(peer, message)
         self.check()
 
     # -- inputs: the host ----------------------------------------------------------------------------------
@@ -852,10 +850,11 @@ class Paxos:
         """
         if ballot.replica != peer:
             return False
-        if ballot < self._acceptor.promised:
-            self._send_durable(peer, Preempted(self._acceptor.promised))
-            return False
-        if ballot > self._acceptor.promised:
+        promised = self._acceptor.promised
+        if ballot != promised:
+            if ballot < promised:
+                self._send_durable(peer, Preempted(promised))
+                return False
             if not self.abstaining:
                 self._promise(ballot)
             elif self._election.leader != peer:
@@ -1040,6 +1039,11 @@ class Paxos:
             if voter != self.me:
                 self._send(voter, Probe(round_))
         if election.counted(self.voters) == "won":
+            self._become_candidate()
+
+    def _on_take_over(self, peer: ReplicaId, message: TakeOver) -> None:
+        if message.ballot == self._acceptor.promised and self._may_stand() and self._candidacy is None:
+            self._note("election", f"replica {peer} hands over", "hand-over")
             self._become_candidate()
 
     def _agrees_gone(self, prober: ReplicaId) -> bool:
