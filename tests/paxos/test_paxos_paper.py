@@ -860,3 +860,31 @@ def test_a_leader_whose_disk_hangs_gives_way() -> None:
     assert cell.values(1) == [b"v"], "the others are a quorum"
     cell.until(cell.leads(2, 3), 3 * SECOND)
     assert cell.up[1].role != "leader"
+
+
+# -- what the host is handed -------------------------------------------------------------------------------
+
+
+def test_a_turn_without_news_hands_out_nothing_and_that_stays_empty() -> None:
+    """Such turns share one object: whatever comes later is in another one."""
+    paxos = replica(me=2)
+    quiet = paxos.ready()
+    assert quiet.empty
+    news = take(paxos, 1, Heartbeat(Ballot(1, 1), 0, 1, True, False))
+    assert [type(message) for _, message in news.messages] == [HeartbeatAck]
+    assert not news.empty
+    assert paxos.ready() is quiet
+    assert quiet.empty
+    assert [type(message) for _, message in news.messages] == [HeartbeatAck], "what was handed out stays as it was"
+
+
+def test_who_was_away_while_a_slot_was_chosen_hears_of_it_as_it_comes_back() -> None:
+    """The mark is told once to each that is there; who is met later is told by the first heartbeat."""
+    cell = Cell()
+    cell.elect(1)
+    cell.disconnect(1, 3)
+    cell.propose(1, b"v")
+    assert cell.values(3) == []
+    cell.connect(1, 3)
+    cell.settle()
+    assert cell.values(3) == [b"v"]

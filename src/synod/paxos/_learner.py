@@ -146,8 +146,6 @@ class Learner:
 
     def deliver(self) -> list[Entry]:
         """The chosen entries that were not handed out yet, in order."""
-        if self.delivered == self.mark:
-            return []
         entries = self._acceptor.entries
         out = [entries[slot] for slot in range(self.delivered + 1, self.mark + 1)]
         self.delivered = self.mark

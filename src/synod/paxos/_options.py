@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from synod.base import MILLISECOND, Ballot, Entry, Micros, ReplicaId, Slot, invariant
 
@@ -140,3 +141,20 @@ class PaxosReady:
         self.log_reads: list[LogRead] = []
         self.snapshot_wanted: ReplicaId | None = None
         self.notes: list[Note] = []
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing should happen."""
+        return not (
+            self.writes
+            or self.messages
+            or self.chosen
+            or self.grants
+            or self.log_reads
+            or self.snapshot_wanted is not None
+            or self.notes
+        )
+
+
+NOTHING: Final = PaxosReady()
+"""What every turn without any news gives its host, who only reads it: most turns are such."""

@@ -59,7 +59,7 @@ from ._messages import (
     Slots,
     TakeOver,
 )
-from ._options import Durable, LogRead, Note, PaxosOptions, PaxosReady
+from ._options import NOTHING, Durable, LogRead, Note, PaxosOptions, PaxosReady
 from ._quorum import is_quorum
 from ._reads import Asks
 
@@ -506,8 +506,9 @@ class Paxos:
 
     def ready(self) -> PaxosReady:
         """What should happen now; drains. To be called after every batch of inputs."""
-        self._out.chosen.extend(self._learner.deliver())
-        reign = self._reign
+        learner, reign = self._learner, self._reign
+        if learner.delivered < learner.mark:
+            self._out.chosen.extend(learner.deliver())
         if reign is not None:
             self._serve_asks(reign)
             self._tell_mark(reign)
@@ -516,10 +517,13 @@ class Paxos:
         elif self._asks.unsent() and self._election.leader in self._connected:
             ask = ReadAsk(self._acceptor.promised, self._asks.send(self._now), self._confirms())
             self._send(self._election.leader, ask)
-        write = self._gate.flush(self._acceptor.promised, self._learner.mark, self._now)
+        write = self._gate.flush(self._acceptor.promised, learner.mark, self._now)
         if write is not None:
             self._out.writes.append(write)
-        out, self._out = self._out, PaxosReady()
+        out = self._out
+        if out.empty:
+            return NOTHING
+        self._out = PaxosReady()
         return out
 
     # -- small things --------------------------------------------------------------------------------------
