@@ -19,7 +19,6 @@ What this replica believes is one of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
 from synod.base import Ballot, Micros, ReplicaId, Rng, invariant
@@ -156,14 +155,14 @@ class Election:
         self.wait(now)
         return self.round
 
-    def answered(self, peer: ReplicaId, answer: ProbeAnswer, voters: Sequence[ReplicaId]) -> Verdict:
+    def answered(self, peer: ReplicaId, answer: ProbeAnswer, voters: tuple[ReplicaId, ...]) -> Verdict:
         """Count an answer, if it is one to the present round."""
         if not self.probing or answer.round != self.round:
             return "pending"
         (self._yes if answer.gone else self._no)[peer] = None
         return self.counted(voters)
 
-    def counted(self, voters: Sequence[ReplicaId]) -> Verdict:
+    def counted(self, voters: tuple[ReplicaId, ...]) -> Verdict:
         """How the round stands; it ends once that is clear."""
         outcome = verdict(self._yes, self._no, voters)
         if outcome != "pending":

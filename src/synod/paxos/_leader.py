@@ -6,7 +6,6 @@ Ref: Lamport 2001 s3 (a leader executes phase 1 for infinitely many instances at
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
@@ -46,9 +45,9 @@ class Candidacy:
 
     __slots__ = ("answers", "asked_at", "ballot", "from_slot", "started_at", "voters")
 
-    def __init__(self, ballot: Ballot, voters: Sequence[ReplicaId], from_slot: Slot, now: Micros) -> None:
+    def __init__(self, ballot: Ballot, voters: tuple[ReplicaId, ...], from_slot: Slot, now: Micros) -> None:
         self.ballot = ballot
-        self.voters = tuple(voters)
+        self.voters = voters
         self.from_slot = from_slot
         self.started_at = now
         self.asked_at = now
@@ -169,7 +168,7 @@ class Progress:
     def reset(self, next_slot: Slot) -> None:
         """A new connection: nothing is on its way, and the peer has been told nothing."""
         self.next_slot = next_slot
-        self.in_flight: deque[tuple[Slot, int]] = deque()
+        self.in_flight: list[tuple[Slot, int]] = []
         self.in_flight_bytes = 0
         self.mark_told: Slot = 0
         self.seq_told = 0
@@ -184,7 +183,7 @@ class Progress:
     def accepted(self, slot: Slot) -> None:
         """The peer holds this slot. It says nothing of those before it: while a peer abstains it refuses silently."""
         if self.in_flight and self.in_flight[0][0] == slot:
-            self.in_flight_bytes -= self.in_flight.popleft()[1]
+            self.in_flight_bytes -= self.in_flight.pop(0)[1]
             return
         for position, (sent, size) in enumerate(self.in_flight):
             if sent == slot:
@@ -195,7 +194,7 @@ class Progress:
     def done(self, upto: Slot) -> None:
         """The peer knows that everything up to here is chosen."""
         while self.in_flight and self.in_flight[0][0] <= upto:
-            self.in_flight_bytes -= self.in_flight.popleft()[1]
+            self.in_flight_bytes -= self.in_flight.pop(0)[1]
 
 
 class Reign:
@@ -215,6 +214,7 @@ class Reign:
         "heartbeat_at",
         "heir",
         "heir_told_at",
+        "mark_told",
         "next_slot",
         "open",
         "opening_slot",
@@ -222,9 +222,9 @@ class Reign:
         "voters",
     )
 
-    def __init__(self, ballot: Ballot, voters: Sequence[ReplicaId], next_slot: Slot, now: Micros) -> None:
+    def __init__(self, ballot: Ballot, voters: tuple[ReplicaId, ...], next_slot: Slot, now: Micros) -> None:
         self.ballot = ballot
-        self.voters = tuple(voters)
+        self.voters = voters
         self.next_slot = next_slot
         self.open: dict[Slot, Proposal] = {}
         self.opening_slot: Slot = 0
@@ -237,6 +237,7 @@ class Reign:
         self.handing_over_until: Micros | None = None
         self.heir: ReplicaId | None = None
         self.heir_told_at: Micros = 0
+        self.mark_told: Slot = 0
 
     @property
     def handing_over(self) -> bool:
@@ -263,12 +264,13 @@ class Reign:
         if proposal is None:
             return mark
         proposal.accepted[voter] = None
-        while True:
-            first = self.open.get(mark + 1)
-            if first is None or not is_quorum(first.accepted, self.voters):
-                return mark
+        if slot != mark + 1:
+            proposal = self.open.get(mark + 1)
+        while proposal is not None and is_quorum(proposal.accepted, self.voters):
             mark += 1
             del self.open[mark]
+            proposal = self.open.get(mark + 1)
+        return mark
 
     def settle(self, mark: Slot) -> None:
         """Everything up to `mark` turned out to be chosen by other means: nothing of it is open any more."""
@@ -349,5 +351,5 @@ class Reign:
     def check(self, mark: Slot) -> None:
         """Assert the invariants."""
         invariant(len(self.open) == self.next_slot - mark - 1, "what is proposed and not chosen is open")
-        invariant(not self.open or next(iter(self.open)) == mark + 1, "the first open slot follows the mark")
+        invariant(not self.open or mark + 1 in self.open, "the first open slot follows the mark")
         self.confirmations.check()

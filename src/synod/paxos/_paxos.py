@@ -231,7 +231,7 @@ class Paxos:
         reign = self._reign
         return reign is not None and self.can_propose and not reign.open
 
-    def reaches(self, voters: Sequence[ReplicaId]) -> bool:
+    def reaches(self, voters: tuple[ReplicaId, ...]) -> bool:
         """Whether this leader is connected to a quorum of these voters, the present ones or others."""
         reign = self._reign
         return reign is not None and is_quorum(reign.near(self.me, self.options.election_timeout, self._now), voters)
@@ -295,7 +295,7 @@ class Paxos:
         if reign is not None:
             self._meet(reign, peer, now - self.options.election_timeout - 1)
             self._send_heartbeat(reign, peer)
-            self._send_accepts(reign, peer)
+            self._send_accepts(reign, peer, reign.progress[peer])
         elif candidacy is not None:
             self._send_prepare(candidacy, peer)
         elif self._election.leader == peer:
@@ -705,13 +705,13 @@ class Paxos:
         self._acceptor.accept(entry)
         self._gate.put(entry)
         self._gate.after(OwnAccepted(reign.ballot, entry.slot))
-        for peer in reign.progress:
-            self._send_accepts(reign, peer)
+        for peer, progress in reign.progress.items():
+            self._send_accepts(reign, peer, progress)
         return entry.slot
 
-    def _send_accepts(self, reign: Reign, peer: ReplicaId) -> None:
+    def _send_accepts(self, reign: Reign, peer: ReplicaId, progress: Progress) -> None:
         """Send a peer what its window has room for. One message object serves all peers."""
-        progress, mark = reign.progress[peer], self._learner.mark
+        mark = self._learner.mark
         while True:
             entry = reign.next_accept(peer, progress, mark, self.options.send_window_bytes)
             if entry is None:
@@ -739,7 +739,7 @@ class Paxos:
         progress.resend_after = 2 * self.options.heartbeat
         progress.resend_at = self._now + progress.resend_after
         self._count(reign, peer, message.slot)
-        self._send_accepts(reign, peer)
+        self._send_accepts(reign, peer, progress)
 
     def _count(self, reign: Reign, voter: ReplicaId, slot: Slot) -> None:
         """Somebody holds a slot at our ballot, durably: only here a slot becomes chosen."""
@@ -751,6 +751,9 @@ class Paxos:
     def _tell_mark(self, reign: Reign) -> None:
         """Tell the mark at once to those whom no Accept of this turn has told."""
         mark = self._learner.mark
+        if mark == reign.mark_told:
+            return  # whoever was met since then was told by its first heartbeat
+        reign.mark_told = mark
         told: Chosen | None = None
         for peer, progress in reign.progress.items():
             if progress.mark_told < mark:
@@ -791,7 +794,7 @@ class Paxos:
         progress.resend_after = after
         if owes:
             progress.next_slot = self._learner.mark + 1
-            self._send_accepts(reign, peer)
+            self._send_accepts(reign, peer, progress)
 
     def _beat(self, reign: Reign) -> None:
         reign.heartbeat_at = self._now
@@ -818,7 +821,7 @@ class Paxos:
         progress.seq = max(progress.seq, message.seq)
         if progress.in_flight:
             progress.done(message.mark)
-            self._send_accepts(reign, peer)
+            self._send_accepts(reign, peer, progress)
 
     def _name_heir(self, reign: Reign) -> None:
         """Everything is chosen: have the most caught-up peer elect itself; another one if it does not.

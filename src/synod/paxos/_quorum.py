@@ -6,7 +6,7 @@ Ref: Lamport 1998 s2.1 (B2: any two ballots' quorums have a member in common).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection
 from typing import Literal
 
 from synod.base import ReplicaId
@@ -19,16 +19,18 @@ def quorum_size(voters: int) -> int:
     return voters // 2 + 1
 
 
-def is_quorum(agreeing: Collection[ReplicaId], voters: Sequence[ReplicaId]) -> bool:
+def is_quorum(agreeing: Collection[ReplicaId], voters: tuple[ReplicaId, ...]) -> bool:
     """Whether those who agree hold a quorum of the voters; others among them do not count."""
     need = quorum_size(len(voters))
+    if len(agreeing) < need:
+        return False
     for voter in voters:
         if voter in agreeing:
             need -= 1
     return need <= 0
 
 
-def verdict(yes: Collection[ReplicaId], no: Collection[ReplicaId], voters: Sequence[ReplicaId]) -> Verdict:
+def verdict(yes: Collection[ReplicaId], no: Collection[ReplicaId], voters: tuple[ReplicaId, ...]) -> Verdict:
     """How a question to the voters stands: `lost` once those who said no leave no quorum to say yes."""
     if is_quorum(yes, voters):
         return "won"
@@ -36,7 +38,8 @@ def verdict(yes: Collection[ReplicaId], no: Collection[ReplicaId], voters: Seque
     return "pending" if is_quorum(possible, voters) else "lost"
 
 
-def quorum_mark(reached: Mapping[ReplicaId, int], voters: Sequence[ReplicaId]) -> int:
+def quorum_mark(reached: dict[ReplicaId, int], voters: tuple[ReplicaId, ...]) -> int:
     """The highest mark that a quorum of the voters has reached; who is not in `reached` is at 0."""
-    marks = sorted((reached.get(voter, 0) for voter in voters), reverse=True)
-    return marks[quorum_size(len(voters)) - 1]
+    marks = [reached.get(voter, 0) for voter in voters]
+    marks.sort()
+    return marks[-quorum_size(len(voters))]

@@ -107,7 +107,7 @@ class Confirmations:
     def __init__(self) -> None:
         self.seq = 1
         self._stamped = True
-        self._rounds: deque[_Round] = deque()
+        self._rounds: list[_Round] = []
         self._late: dict[ReplicaId, int] = {}
 
     def stamp(self) -> int:
@@ -137,7 +137,7 @@ class Confirmations:
         """A quorum has answered the round `seq`: (asker, ask, mark) of every ask that is answered now."""
         out: list[tuple[ReplicaId, int, Slot]] = []
         while self._rounds and self._rounds[0].seq <= seq:
-            done = self._rounds.popleft()
+            done = self._rounds.pop(0)
             out.extend((peer, ask, done.mark) for peer, ask in done.asks.items())
         if self._late and len(self._rounds) < ROUNDS_MAX:
             late, self._late = self._late, {}
