@@ -62,11 +62,17 @@ class Hello:
     changes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(init=False, slots=True)
 class Forward:
-    """Groups of client frames in the order of their origin's stream."""
+    """Groups of client frames in the order of their origin's stream.
 
-    groups: tuple[bytes, ...]
+    Its `__init__` is written out as those of Paxos's messages are: it is compiled where a generated one is not.
+    """
+
+    groups: Final[tuple[bytes, ...]]
+
+    def __init__(self, groups: tuple[bytes, ...]) -> None:
+        self.groups = groups
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,26 +128,32 @@ class SnapshotChunk:
 ReplicaMessage = Hello | Forward | Touch | TouchAck | DigestReport | DigestAsk | SnapshotAsk | SnapshotChunk
 
 _HELLO: Final = struct.Struct(">BHH16s16sBIQHHQBQQI")
+_FORWARD: Final = struct.Struct(">BI")
 _U32: Final = struct.Struct(">I")
 _ROUND_COUNT: Final = struct.Struct(">BQI")
 _DIGEST: Final = struct.Struct(">BQ16s")
 _ASK: Final = struct.Struct(">BQQ")
 _CHUNK: Final = struct.Struct(">BQQQ")
 
-_KIND_HELLO, _KIND_FORWARD, _KIND_TOUCH, _KIND_TOUCH_ACK, _KIND_DIGEST, _KIND_ASK, _KIND_CHUNK, _KIND_DIGEST_ASK = (
-    range(KIND_FIRST, KIND_FIRST + 8)
-)
+_KIND_HELLO: Final = 64
+_KIND_FORWARD: Final = 65
+_KIND_TOUCH: Final = 66
+_KIND_TOUCH_ACK: Final = 67
+_KIND_DIGEST: Final = 68
+_KIND_ASK: Final = 69
+_KIND_CHUNK: Final = 70
+_KIND_DIGEST_ASK: Final = 71
 
 
 def encode_message(message: ReplicaMessage) -> bytes:
     """The bytes of one message, without the length that frames it."""
+    if isinstance(message, Forward):
+        parts = [_FORWARD.pack(_KIND_FORWARD, len(message.groups))]
+        for group in message.groups:
+            parts.append(_U32.pack(len(group)))
+            parts.append(group)
+        return b"".join(parts)
     match message:
-        case Forward(groups):
-            parts = [bytes((_KIND_FORWARD,)), _U32.pack(len(groups))]
-            for group in groups:
-                parts.append(_U32.pack(len(group)))
-                parts.append(group)
-            return b"".join(parts)
         case Touch(round_, sessions):
             return _ROUND_COUNT.pack(_KIND_TOUCH, round_, len(sessions)) + struct.pack(f">{len(sessions)}q", *sessions)
         case TouchAck(round_, refused):
@@ -230,8 +242,8 @@ def _decode_hello(data: bytes) -> Hello:
 
 
 def _decode_groups(data: bytes) -> tuple[bytes, ...]:
-    (count,) = _U32.unpack_from(data, 1)
-    at = 1 + _U32.size
+    _, count = _FORWARD.unpack_from(data)
+    at = _FORWARD.size
     groups = []
     for _ in range(count):
         (length,) = _U32.unpack_from(data, at)
