@@ -7,7 +7,6 @@ mistake must not look like ours.
 from __future__ import annotations
 
 import struct
-from functools import lru_cache
 from typing import Final
 
 from synod.base import Ballot, Entry, LocalProtocolError, RemoteProtocolError
@@ -50,8 +49,8 @@ _READ_GRANT: Final = struct.Struct(">BQQ")
 _ENTRY: Final = struct.Struct(">QQBI")
 _SLOT: Final = struct.Struct(">Q")
 
-_ballot: Final = lru_cache(maxsize=64)(Ballot)
-"""The few ballots that come in one message after another are made once."""
+_latest: Final = [Ballot(0, replica) for replica in range(256)]
+"""Of each replica the ballot that was read last: it comes in one message after another, and is made once."""
 
 
 def encode(message: PaxosMessage) -> bytes:
@@ -171,6 +170,13 @@ def _decode(data: bytes) -> PaxosMessage:
             return TakeOver(_ballot(r, i))
         case kind:
             raise RemoteProtocolError(f"a peer sent a Paxos message of the unknown kind {kind}")
+
+
+def _ballot(round_: int, replica: int) -> Ballot:
+    ballot = _latest[replica]
+    if ballot.round != round_:
+        ballot = _latest[replica] = Ballot(round_, replica)
+    return ballot
 
 
 def _flag(byte: int) -> bool:
