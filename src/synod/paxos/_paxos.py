@@ -1161,7 +1161,8 @@ class Paxos:
                     self._send_heartbeat(reign, peer)
 
     def _grant(self, upto: int, mark: Slot) -> None:
-        self._out.grants.extend((ask, mark) for ask in self._asks.granted(upto))
+        for ask in self._asks.granted(upto):
+            self._out.grants.append((ask, mark))
 
     # -- invariants ----------------------------------------------------------------------------------------
 

@@ -19,7 +19,6 @@ nothing. One that has no room to write remembers, and is.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
 from typing import Final
 
 from synod.base import Micros, ReplicaId, Slot, invariant
@@ -86,13 +85,15 @@ class Asks:
         return out
 
 
-@dataclass(slots=True)
 class _Round:
     """Asks that wait for the answers to the messages of one round; per asker the latest."""
 
-    seq: int
-    mark: Slot
-    asks: dict[ReplicaId, int] = field(default_factory=dict)
+    __slots__ = ("asks", "mark", "seq")
+
+    def __init__(self, seq: int, mark: Slot) -> None:
+        self.seq = seq
+        self.mark = mark
+        self.asks: dict[ReplicaId, int] = {}
 
 
 class Confirmations:
@@ -138,7 +139,8 @@ class Confirmations:
         out: list[tuple[ReplicaId, int, Slot]] = []
         while self._rounds and self._rounds[0].seq <= seq:
             done = self._rounds.pop(0)
-            out.extend((peer, ask, done.mark) for peer, ask in done.asks.items())
+            for peer, ask in done.asks.items():
+                out.append((peer, ask, done.mark))
         if self._late and len(self._rounds) < ROUNDS_MAX:
             late, self._late = self._late, {}
             for peer, ask in late.items():
