@@ -25,6 +25,8 @@ from typing import Final
 
 from synod.base import Ballot, SynodError
 
+from ._scan import uint32_at
+
 BATCH_VERSION: Final = 1
 """The layout that this module writes; another one is a reason to stop."""
 
@@ -54,7 +56,6 @@ ITEM_AUTH: Final = 4
 _BATCH: Final = struct.Struct(">BHqqI")
 _LENGTH: Final = struct.Struct(">I")
 _GROUP: Final = struct.Struct(">BHQQI")
-_ITEM: Final = struct.Struct(">BI")
 _SLICE: Final = struct.Struct(">BIqII")
 _CREATE_SESSION: Final = struct.Struct(">BIqi16s")
 _ATTACH: Final = struct.Struct(">BIqqi16s")
@@ -65,9 +66,15 @@ _SILENT: Final = struct.Struct(">BqIQIq")
 _KIND: Final = struct.Struct(">B")
 _RAISE: Final = struct.Struct(">BH")
 
-_SLICE_BODY: Final = struct.Struct(">qII")
+_SLICE_BODY: Final = struct.Struct(">qI4x")
+# Bound once: every batch of the log has these, and looking the method up is a part of the price of a call.
+_UNPACK_BATCH: Final = _BATCH.unpack_from
+_UNPACK_GROUP: Final = _GROUP.unpack_from
+_UNPACK_SLICE: Final = _SLICE_BODY.unpack_from
+_BATCH_BYTES: Final[int] = _BATCH.size
+_LENGTH_BYTES: Final = 4
 _GROUP_BYTES: Final[int] = _GROUP.size
-_ITEM_BYTES: Final[int] = _ITEM.size
+_ITEM_BYTES: Final = 5  # its kind and length
 _SLICE_BODY_BYTES: Final[int] = _SLICE_BODY.size
 _CREATE_SESSION_BODY: Final = struct.Struct(">qi16s")
 _ATTACH_BODY: Final = struct.Struct(">qqi16s")
@@ -181,12 +188,11 @@ def group_header(group: bytes) -> tuple[int, int, int, int]:
 class Slice:
     """A run of raw client frames of one connection: `batch[start:end]`."""
 
-    __slots__ = ("attach_epoch", "count", "end", "session", "start")
+    __slots__ = ("attach_epoch", "end", "session", "start")
 
-    def __init__(self, session: int, attach_epoch: int, count: int, start: int, end: int) -> None:
+    def __init__(self, session: int, attach_epoch: int, start: int, end: int) -> None:
         self.session = session
         self.attach_epoch = attach_epoch
-        self.count = count
         self.start = start
         self.end = end
 
@@ -303,7 +309,7 @@ def parse_batch(data: bytes, supported_level: int = FEATURE_LEVEL) -> Batch:
     Raises:
         UnknownCommand: a version, level or kind that this code does not know, or a broken layout.
     """
-    if len(data) < _BATCH.size:
+    if len(data) < _BATCH_BYTES:
         raise UnknownCommand(f"a batch of {len(data)} bytes has no header")
     # What struct gives is of no type that mypyc knows: declared, it is unboxed, and a sum is no call. So below.
     version: int
@@ -311,18 +317,17 @@ def parse_batch(data: bytes, supported_level: int = FEATURE_LEVEL) -> Batch:
     cell_time_ms: int
     wall_ms: int
     count: int
-    length: int
-    version, level, cell_time_ms, wall_ms, count = _BATCH.unpack_from(data)
+    version, level, cell_time_ms, wall_ms, count = _UNPACK_BATCH(data)
     if version != BATCH_VERSION:
         raise UnknownCommand(f"the batch has layout version {version}; this replica knows {BATCH_VERSION}")
     check_level(level, supported_level)
     commands: list[Command] = []
-    at, size = _BATCH.size, len(data)
+    at, size = _BATCH_BYTES, len(data)
     for _ in range(count):
-        if size - at < _LENGTH.size:
+        if size - at < _LENGTH_BYTES:
             raise UnknownCommand("a batch ends before its last command")
-        (length,) = _LENGTH.unpack_from(data, at)
-        at += _LENGTH.size
+        length = uint32_at(data, at)
+        at += _LENGTH_BYTES
         if not 1 <= length <= size - at:
             raise UnknownCommand(f"a command of {length} bytes does not fit into its batch")
         command = _parse_command(data, at, at + length)
@@ -379,18 +384,15 @@ def _parse_group(data: bytes, at: int, end: int) -> Group:
     boot: int
     seq: int
     count: int
-    kind: int
-    length: int
-    _, origin, boot, seq, count = _GROUP.unpack_from(data, at)
+    _, origin, boot, seq, count = _UNPACK_GROUP(data, at)
     at += _GROUP_BYTES
     items: list[Item] = []
     for _item in range(count):
         _demand(end - at >= _ITEM_BYTES, "item")
-        kind, length = _ITEM.unpack_from(data, at)
-        at += _ITEM_BYTES
-        _demand(length <= end - at, "item")
-        items.append(_parse_item(kind, data, at, at + length))
-        at += length
+        kind, item_end = data[at], at + _ITEM_BYTES + uint32_at(data, at + 1)
+        _demand(item_end <= end, "item")
+        items.append(_parse_item(kind, data, at + _ITEM_BYTES, item_end))
+        at = item_end
     _demand(at == end, "group")
     return Group(origin, boot, seq, items)
 
@@ -400,9 +402,8 @@ def _parse_item(kind: int, data: bytes, at: int, end: int) -> Item:
         _demand(end - at >= _SLICE_BODY_BYTES, "slice")
         session: int
         attach_epoch: int
-        count: int
-        session, attach_epoch, count = _SLICE_BODY.unpack_from(data, at)
-        return Slice(session, attach_epoch, count, at + _SLICE_BODY_BYTES, end)
+        session, attach_epoch = _UNPACK_SLICE(data, at)
+        return Slice(session, attach_epoch, at + _SLICE_BODY_BYTES, end)
     if kind == ITEM_CREATE_SESSION:
         _demand(end - at == _CREATE_SESSION_BODY.size, "session")
         return CreateSession(*_CREATE_SESSION_BODY.unpack_from(data, at))

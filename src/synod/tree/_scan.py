@@ -12,6 +12,20 @@ INT: Final = struct.Struct(">i")
 LONG: Final = struct.Struct(">q")
 
 
+def int32_at(data: bytes, at: int) -> int:
+    """The signed 32-bit integer at `data[at:at + 4]`, which the caller knows to be there.
+
+    Byte by byte: compiled, that is a fifth of what a call of struct costs, and every request has some of these.
+    """
+    value = uint32_at(data, at)
+    return value if value < 0x8000_0000 else value - 0x1_0000_0000
+
+
+def uint32_at(data: bytes, at: int) -> int:
+    """The same without a sign."""
+    return data[at] << 24 | data[at + 1] << 16 | data[at + 2] << 8 | data[at + 3]
+
+
 class Scanner:
     """A cursor over `data[at:end]`.
 
@@ -33,8 +47,7 @@ class Scanner:
             self.bad = True
             return 0
         self.at = at + 4
-        value: int = INT.unpack_from(self.data, at)[0]
-        return value
+        return int32_at(self.data, at)
 
     def int64(self) -> int:
         """The next signed 64-bit integer, or 0 when there is none."""
@@ -57,15 +70,20 @@ class Scanner:
 
     def field(self) -> bytes | None:
         """The next string or buffer as bytes; None when it is null (length -1) or there is none."""
-        size = self.int32()
-        at = self.at
-        if size == -1 and not self.bad:
-            return None
-        if self.bad or size < 0 or at + size > self.end:
+        begin = self.at + 4
+        if self.bad or begin > self.end:
             self.bad = True
             return None
-        self.at = at + size
-        return self.data[at : at + size]
+        size = int32_at(self.data, self.at)
+        self.at = begin
+        if size == -1:
+            return None
+        end = begin + size
+        if size < 0 or end > self.end:
+            self.bad = True
+            return None
+        self.at = end
+        return self.data[begin:end]
 
     def fields(self) -> list[bytes]:
         """A vector of strings; null counts as empty, null members are malformed."""

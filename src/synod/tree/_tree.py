@@ -15,7 +15,7 @@ import struct
 from collections.abc import Iterable, Iterator
 from typing import Final, Protocol
 
-from synod.base import BALLOT_ZERO, ConfigError, Configuration, invariant, is_change
+from synod.base import BALLOT_ZERO, ConfigError, Configuration, InvariantViolation, is_change
 from synod.wire import (
     ERR_AUTH_FAILED,
     ERR_MARSHALLING,
@@ -46,6 +46,7 @@ from synod.wire import (
 
 from ._acl import IP, OPEN_ACL, OPEN_WIRE, Identity, scan_entries
 from ._batch import (
+    BATCH_VERSION,
     COMMAND_EXPIRE,
     COMMAND_SILENT,
     FEATURE_LEVEL,
@@ -77,7 +78,7 @@ from ._multi import parse as parse_multi
 from ._multi import run as run_multi
 from ._paths import ROOT, parent_path
 from ._read import Reader, reply
-from ._scan import INT, Scanner
+from ._scan import Scanner, int32_at
 from ._session import Session
 from ._state import FEATURES, SPECIAL, ZXID_MAX, State
 from ._watches import CHILD, DATA, Watches
@@ -132,11 +133,6 @@ class Sink(Protocol):
         ...
 
 
-_HEAD: Final = struct.Struct(">iiii")
-"""The beginning of a frame: length, xid, opcode, and the length of the path."""
-_HEAD3: Final = struct.Struct(">iii")
-_UNPACK_HEAD: Final = _HEAD.unpack_from
-_UNPACK_INT: Final = INT.unpack_from
 _SET_REPLY: Final = struct.Struct(">iiqiqqqqiiiqiiq")
 _PATH_REPLY: Final = struct.Struct(">iiqii")
 _REPLY: Final = struct.Struct(">iiqi")
@@ -240,10 +236,11 @@ class Tree(State):
             UnknownCommand: the batch holds what this version does not know; nothing was applied.
             InvariantViolation: the slot is not the next one, or the state contradicts itself.
         """
-        invariant(slot == self.slot + 1, f"slot {slot} is applied right after slot {slot - 1}, not {self.slot}")
+        if slot != self.slot + 1:
+            raise InvariantViolation(f"slot {slot} is applied right after slot {slot - 1}, not {self.slot}")
         digest_now = slot % DIGEST_SLOTS == 0
-        restored = self.zxid > 0 and self.opening_ballot == BALLOT_ZERO
-        if is_change(batch):
+        zxid_before, ballot_before = self.zxid, self.opening_ballot
+        if batch and batch[0] != BATCH_VERSION and is_change(batch):
             self._apply_change(slot, batch, sink)
         elif batch:
             parsed = parse_batch(batch, self.supported_level)
@@ -256,7 +253,7 @@ class Tree(State):
                     self._apply_liveness(command, sink)
                 elif isinstance(command, Opening):
                     self.opening_ballot = command.ballot
-                    if restored:
+                    if zxid_before > 0 and ballot_before == BALLOT_ZERO:
                         # The state had a past in another cell, which may have gone on since: no client and no store
                         # may have seen a zxid of it that is higher than what is given out from here on.
                         self.zxid = max(self.zxid + 1, min(parsed.wall_ms * ZXIDS_PER_MILLISECOND, ZXID_MAX >> 1))
@@ -450,18 +447,10 @@ class Tree(State):
         watches = self.watches
         watched = watches.table
         wall_ms = self._writer.wall_ms
-        unpack_head = _UNPACK_HEAD
-        unpack_int = _UNPACK_INT
-        # What struct gives is of no type that mypyc knows: declared, it is unboxed, and a sum is no call.
-        length: int
-        xid: int
-        op: int
-        path_bytes: int
-        size: int
-        wanted: int
-        flags: int
         while at + 16 <= end:
-            length, xid, op, path_bytes = unpack_head(data, at)
+            length = int32_at(data, at)
+            op = int32_at(data, at + 8)
+            path_bytes = int32_at(data, at + 12)
             frame_end = at + 4 + length
             path_end = at + 16 + path_bytes
             if length < 12 or frame_end > end or path_bytes < 1 or path_end + 4 > frame_end:
@@ -469,7 +458,7 @@ class Tree(State):
                 continue
             if op == OP_SET_DATA:
                 node = nodes.get(data[at + 16 : path_end])
-                (size,) = unpack_int(data, path_end)
+                size = int32_at(data, path_end)
                 value_end = path_end + 4 + size
                 if (
                     node is not None
@@ -477,7 +466,7 @@ class Tree(State):
                     and 0 <= size <= VALUE_BYTES_MAX
                     and value_end + 4 == frame_end
                 ):
-                    (wanted,) = unpack_int(data, value_end)
+                    wanted = int32_at(data, value_end)
                     version = node.version
                     if wanted == -1 or wanted == version:
                         zxid = self.zxid + 1
@@ -499,7 +488,7 @@ class Tree(State):
                             out.append(
                                 _SET_REPLY.pack(
                                     _SET_REPLY_BYTES,
-                                    xid,
+                                    int32_at(data, at + 4),
                                     zxid,
                                     OK,
                                     node.czxid,
@@ -518,12 +507,12 @@ class Tree(State):
                         at = frame_end
                         continue
             elif op in _CREATES:
-                (size,) = unpack_int(data, path_end)
+                size = int32_at(data, path_end)
                 value_end = path_end + 4 + size
                 acl_end = value_end + _OPEN_WIRE_BYTES
                 if 0 <= size <= VALUE_BYTES_MAX and acl_end + 4 == frame_end and data[value_end:acl_end] == OPEN_WIRE:
                     path = data[at + 16 : path_end]
-                    (flags,) = unpack_int(data, acl_end)
+                    flags = int32_at(data, acl_end)
                     slash = path.rfind(b"/")
                     # A slash at 1 is that of `//name` or `x/name`: no parent has a path of one byte but the root.
                     parent = nodes.get(path[:slash]) if slash > 1 else nodes[ROOT] if slash == 0 else None
@@ -560,6 +549,7 @@ class Tree(State):
                             if watched:
                                 watches.created(path, OPEN_ACL, parent.path, parent.acl, zxid, sink)
                             if out is not None:
+                                xid = int32_at(data, at + 4)
                                 if op == OP_CREATE:
                                     out.append(_PATH_REPLY.pack(20 + len(path), xid, zxid, OK, len(path)) + path)
                                 else:
@@ -573,7 +563,7 @@ class Tree(State):
             elif op == OP_DELETE:
                 node = nodes.get(data[at + 16 : path_end])
                 if node is not None and node.children is None and path_end + 4 == frame_end:
-                    (wanted,) = unpack_int(data, path_end)
+                    wanted = int32_at(data, path_end)
                     path = node.path
                     if (wanted == -1 or wanted == node.version) and path not in SPECIAL:
                         parent = nodes[path[: path.rfind(b"/")] or ROOT]
@@ -587,7 +577,7 @@ class Tree(State):
                             if watched:
                                 watches.deleted(path, node.acl, parent.path, parent.acl, zxid, sink)
                             if out is not None:
-                                out.append(_REPLY.pack(16, xid, zxid, OK))
+                                out.append(_REPLY.pack(16, int32_at(data, at + 4), zxid, OK))
                             at = frame_end
                             continue
             at = self._apply_frame(session, data, at, end, out, sink)
@@ -605,10 +595,7 @@ class Tree(State):
         """
         if at + 12 > end:
             return end
-        length: int
-        xid: int
-        op: int
-        length, xid, op = _HEAD3.unpack_from(data, at)
+        length, xid, op = int32_at(data, at), int32_at(data, at + 4), int32_at(data, at + 8)
         frame_end = at + 4 + length
         if length < 8 or frame_end > end:
             return end
@@ -672,16 +659,14 @@ class Tree(State):
             return b""
         if op in (OP_SET_DATA, OP_SET_ACL):
             return stat_bytes(result)
-        named = INT.pack(len(result.path)) + result.path
+        named = len(result.path).to_bytes(4, "big") + result.path
         return named if op == OP_CREATE else named + stat_bytes(result)
 
     def _refuse_slice(self, err: int, data: bytes, item: Slice, out: list[bytes]) -> None:
         """Answer every frame of a slice whose session is over or has moved. It takes no zxid."""
         at, end = item.start, item.end
-        length: int
-        xid: int
         while at + 12 <= end:
-            length, xid, _ = _HEAD3.unpack_from(data, at)
+            length, xid = int32_at(data, at), int32_at(data, at + 4)
             at += 4 + length
             if length < 8 or at > end:
                 return
@@ -700,10 +685,7 @@ class Tree(State):
         """
         size = len(frame)
         if size >= 18 and self._fast:
-            xid: int
-            op: int
-            path_bytes: int
-            _, xid, op, path_bytes = _HEAD.unpack_from(frame)
+            xid, op, path_bytes = int32_at(frame, 4), int32_at(frame, 8), int32_at(frame, 12)
             path_end = 16 + path_bytes
             if path_bytes > 0 and path_end + 1 == size:
                 node = self.nodes.get(frame[16:path_end])
