@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import pytest
 from tree_load import Load
-from tree_world import PlainTree, RecordingSink, state_of
+from tree_world import (
+    PlainTree,
+    RecordingSink,
+    World,
+    create,
+    get_data,
+    multi,
+    op_check,
+    op_delete,
+    op_set,
+    state_of,
+)
 
 from synod.tree import Tree
 
@@ -56,6 +67,48 @@ def test_fast_and_plain_give_the_same_replies_events_and_state(seed: int) -> Non
     assert state_of(fast.tree) == state_of(plain.tree)
     assert fast.tree.zxid > 1500, "the load did something"
     assert len(fast.tree.nodes) > 10
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_fast_and_plain_give_the_same_for_transactions_that_only_set_values(seed: int) -> None:
+    """Also with a znode twice, versions, closed and missing znodes, nulls, other operations, and frames that are cut."""
+    load = Load(seed)
+    rng = load.rng
+    worlds = [World(Tree()), World(PlainTree())]
+    for world in worlds:
+        me, other = world.connect(1), world.connect(2)
+        for name in (b"/a", b"/b", b"/c"):
+            world.one(me, create(1, name, b"0"))
+        world.one(me, create(1, b"/shut", b"0", acl=[(31, b"digest", b"u:h")]))
+    changed = 0
+    for number in range(200):
+        operations = [op_set(rng.choice([b"/a", b"/b", b"/c"]), rng.randbytes(rng.randrange(4))) for _ in range(4)]
+        if number % 2:
+            operations[rng.randrange(4)] = rng.choice(
+                [
+                    op_set(b"/a", b"", rng.choice([0, world.tree.nodes[b"/a"].version])),
+                    op_set(rng.choice([b"/shut", b"/none", b""]), b""),
+                    op_set(b"/b", None),
+                    op_check(b"/b", -1),
+                    op_delete(b"/none"),
+                ]
+            )
+        request = multi(number, *operations)
+        if rng.random() < 0.2:
+            request = load.damaged(request)
+        watched, before = rng.choice([b"/a", b"/b", b"/none"]), world.tree.zxid
+        for world in worlds:
+            world.read(other, get_data(number, watched, watch=True))
+            world.items(world.slice(me, request))
+            world.tree.check()
+        fast, plain = worlds
+        assert fast.sink.outs == plain.sink.outs
+        assert state_of(fast.tree) == state_of(plain.tree)
+        changed += any(node.mzxid > before for node in world.tree.nodes.values())
+        for world in worlds:
+            world.sink.take(1)
+            world.sink.take(2)
+    assert 80 < changed < 180, "some had an effect, and some had none"
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -63,6 +63,7 @@ def encode_entries(entries: tuple[AclEntry, ...]) -> bytes:
 OPEN_ACL: Final = Acl(((PERM_ALL, WORLD, ANYONE),))
 READ_ONLY_ACL: Final = Acl(((PERM_READ, WORLD, ANYONE),))
 OPEN_WIRE: Final = OPEN_ACL.wire
+_OPEN_AS_SENT: Final = list(OPEN_ACL.entries)
 
 
 class Acls:
@@ -75,9 +76,9 @@ class Acls:
 
     def share(self, entries: tuple[AclEntry, ...]) -> Acl:
         """The one object for these entries. Forgetting some costs only memory, never correctness."""
-        acl = Acl(entries)
-        if acl.wire == OPEN_WIRE:
+        if entries == OPEN_ACL.entries:
             return OPEN_ACL
+        acl = Acl(entries)
         known = self._shared.get(acl.wire)
         if known is not None:
             return known
@@ -118,6 +119,8 @@ def resolve(entries: list[AclEntry] | None, identities: list[Identity]) -> tuple
     """
     if not entries:
         return None
+    if entries == _OPEN_AS_SENT:
+        return OPEN_ACL.entries
     stored: list[AclEntry] = []
     for entry in dict.fromkeys(entries):
         perms, scheme, identity = entry

@@ -24,11 +24,13 @@ from synod.wire import (
     OP_DELETE,
     OP_ERROR,
     OP_SET_DATA,
+    PERM_WRITE,
+    VERSION_ANY,
 )
 
 from ._acl import AclEntry, scan_entries
-from ._limits import MULTI_OPS_MAX
-from ._scan import INT, Scanner
+from ._limits import MULTI_OPS_MAX, VALUE_BYTES_MAX
+from ._scan import Scanner, int32_at
 from ._watches import Outputs
 from ._writes import Writer
 from ._znode import Znode, stat_bytes
@@ -36,6 +38,11 @@ from ._znode import Znode, stat_bytes
 HEADER: Final = struct.Struct(">i?i")
 _HEADER_BYTES: Final[int] = HEADER.size
 END: Final = HEADER.pack(-1, True, -1)
+_CREATE_OK: Final = HEADER.pack(OP_CREATE, False, OK)
+_CREATE2_OK: Final = HEADER.pack(OP_CREATE2, False, OK)
+_DELETE_OK: Final = HEADER.pack(OP_DELETE, False, OK)
+_SET_DATA_OK: Final = HEADER.pack(OP_SET_DATA, False, OK)
+_CHECK_OK: Final = HEADER.pack(OP_CHECK, False, OK)
 _ERROR_RESULT: Final = struct.Struct(">i?ii")
 
 CREATES: Final = (OP_CREATE, OP_CREATE2, OP_CREATE_CONTAINER, OP_CREATE_TTL)
@@ -58,19 +65,17 @@ class Operation:
 def parse(scanner: Scanner) -> list[Operation] | int:
     """The operations of a request, or why it cannot be tried."""
     operations: list[Operation] = []
-    op: int
-    done: bool
+    data, end = scanner.data, scanner.end
     while True:
         at = scanner.at
-        if scanner.bad or at + _HEADER_BYTES > scanner.end:
+        if at + _HEADER_BYTES > end:
             return ERR_MARSHALLING
         scanner.at = at + _HEADER_BYTES
-        op, done, _ = HEADER.unpack_from(scanner.data, at)
-        if done:
+        if data[at + 4]:  # the header's "done"
             return operations
         if len(operations) >= MULTI_OPS_MAX:
             return ERR_QUOTA_EXCEEDED
-        operation = _parse_one(op, scanner)
+        operation = _parse_one(int32_at(data, at), scanner)
         if operation is None or scanner.bad:
             return ERR_MARSHALLING
         operations.append(operation)
@@ -103,47 +108,91 @@ def run(operations: list[Operation], writer: Writer, sink: Outputs, *, answered:
 
     Where nobody waits for an answer the results are left out: two of three replicas have no use for them.
     """
-    writer.begin()
     parts: list[bytes] = []
     for done, operation in enumerate(operations):
-        result = _run_one(operation, writer, answered=answered)
-        if isinstance(result, int):
+        result = _run_one(operation, writer)
+        if isinstance(result, Znode):
+            if answered:
+                _add_result(operation.op, result, parts)
+        elif result != OK:
             writer.roll_back()
             return _failure(result, done, len(operations))
-        parts.append(result)
+        elif answered:
+            parts.append(_DELETE_OK if operation.op == OP_DELETE else _CHECK_OK)
     writer.settle(sink)
+    if not answered:
+        return b""
     parts.append(END)
     return b"".join(parts)
 
 
-def _run_one(operation: Operation, writer: Writer, *, answered: bool) -> bytes | int:
-    """The encoded result of one operation, or its error code."""
+def _run_one(operation: Operation, writer: Writer) -> Znode | int:
+    """The znode that an operation made or changed; OK of one that only deletes or checks; or its error code."""
     op = operation.op
-    if op in CREATES:
-        if op == OP_CREATE_TTL:
-            return ERR_UNIMPLEMENTED
-        container = op == OP_CREATE_CONTAINER
-        made = writer.create(operation.path, operation.data, operation.acl, operation.flags, container=container)
-        if isinstance(made, int):
-            return made
-        if not answered:
-            return b""
-        body = INT.pack(len(made.path)) + made.path
-        if op == OP_CREATE:
-            return HEADER.pack(OP_CREATE, False, OK) + body
-        return HEADER.pack(OP_CREATE2, False, OK) + body + stat_bytes(made)
     if op == OP_SET_DATA:
-        changed: Znode | int = writer.set_data(operation.path, operation.data, operation.version)
-        if isinstance(changed, int):
-            return changed
-        if not answered:
-            return b""
-        return HEADER.pack(OP_SET_DATA, False, OK) + stat_bytes(changed)
+        return writer.set_data(operation.path, operation.data, operation.version)
     if op == OP_DELETE:
-        err = writer.delete(operation.path, operation.version)
-    else:
-        err = writer.check(operation.path, operation.version)
-    return HEADER.pack(op, False, OK) if err == OK else err
+        return writer.delete(operation.path, operation.version)
+    if op == OP_CHECK:
+        return writer.check(operation.path, operation.version)
+    if op == OP_CREATE_TTL:
+        return ERR_UNIMPLEMENTED
+    container = op == OP_CREATE_CONTAINER
+    return writer.create(operation.path, operation.data, operation.acl, operation.flags, container=container)
+
+
+def _add_result(op: int, node: Znode, parts: list[bytes]) -> None:
+    """What is answered to an operation that made or changed a znode: now, for a later one may change it again."""
+    if op == OP_SET_DATA:
+        parts.append(_SET_DATA_OK)
+        parts.append(stat_bytes(node))
+        return
+    parts.append(_CREATE_OK if op == OP_CREATE else _CREATE2_OK)
+    parts.append(len(node.path).to_bytes(4, "big"))
+    parts.append(node.path)
+    if op != OP_CREATE:
+        parts.append(stat_bytes(node))
+
+
+def set_all(scanner: Scanner, writer: Writer, sink: Outputs, *, answered: bool) -> bytes | None:
+    """The fast path for a request that does nothing but give values to znodes, whatever versions they have.
+
+    Where the znodes are there and open to the world nothing of it can fail, and so nothing is noted to be taken back.
+
+    Returns:
+        What `run` would give; None, with nothing changed, when the request is any other.
+    """
+    data, at, end = scanner.data, scanner.at, scanner.end
+    znodes = writer.state.nodes
+    nodes: list[Znode] = []
+    values: list[bytes] = []
+    while True:
+        path_begin = at + _HEADER_BYTES + 4
+        if path_begin > end or data[at + 4]:
+            break
+        path_end = path_begin + int32_at(data, path_begin - 4)
+        value_begin = path_end + 4
+        if int32_at(data, at) != OP_SET_DATA or path_end < path_begin or value_begin > end:
+            return None
+        size = int32_at(data, path_end)
+        at = value_begin + size + 4
+        if not 0 <= size <= VALUE_BYTES_MAX or at > end or int32_at(data, at - 4) != VERSION_ANY:
+            return None
+        node = znodes.get(data[path_begin:path_end])
+        if node is None or not node.acl.world & PERM_WRITE:
+            return None
+        nodes.append(node)
+        values.append(data[value_begin : at - 4])
+    if data[at:end] != END or len(nodes) > MULTI_OPS_MAX:
+        return None
+    parts: list[bytes] = []
+    for number, node in enumerate(nodes):
+        writer.assign(node, values[number])
+        if answered:
+            _add_result(OP_SET_DATA, node, parts)
+    writer.tell_changed(nodes, sink)
+    parts.append(END)
+    return b"".join(parts)
 
 
 def _failure(err: int, failed: int, count: int) -> bytes:

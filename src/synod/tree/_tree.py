@@ -76,6 +76,7 @@ from ._limits import (
 )
 from ._multi import parse as parse_multi
 from ._multi import run as run_multi
+from ._multi import set_all
 from ._paths import ROOT, parent_path
 from ._read import Reader, reply
 from ._scan import Scanner, int32_at
@@ -624,6 +625,9 @@ class Tree(State):
         writer.zxid = self.zxid
         writer.session = session
         if op == OP_MULTI:
+            body = set_all(scanner, writer, sink, answered=answered) if self._fast else None
+            if body is not None:
+                return body
             operations = parse_multi(scanner)
             return operations if isinstance(operations, int) else run_multi(operations, writer, sink, answered=answered)
         if op == OP_RECONFIG:

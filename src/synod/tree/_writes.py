@@ -1,8 +1,8 @@
 """What each write does, one obvious function each: the slow twin of the fast path in `_tree`.
 
 A function checks in ZooKeeper's order and returns either an error code (a negative int) or what the reply
-needs; it changes nothing unless everything holds. Inside a multi the changes are journalled, so that they
-can be taken back when a later operation fails.
+needs; it changes nothing unless everything holds. The changes of one request are noted until it is settled, so
+that those of a multi can be taken back when a later operation fails.
 
 Read `Writer.create` first.
 """
@@ -32,7 +32,7 @@ from synod.wire import (
 
 from ._acl import AclEntry, permits, resolve
 from ._limits import SEQUENCE_MAX, VALUE_BYTES_MAX
-from ._paths import is_valid_path, parent_path
+from ._paths import SLASH, is_valid_path, parent_path
 from ._session import Session
 from ._state import CONFIG, SPECIAL, State
 from ._watches import Outputs, Watches
@@ -44,8 +44,13 @@ CONTAINER_FLAGS: Final = 4
 TTL_FLAGS: Final = (5, 6)
 
 
-class _Undo:
-    """How one change of a multi is taken back."""
+_CREATED: Final = 1
+_DELETED: Final = 2
+_CHANGED: Final = 3
+
+
+class _Change:
+    """What watches may hear of once it is sure to stay, and how it is taken back if it is not."""
 
     __slots__ = ("creates", "data", "kind", "mtime", "mzxid", "node", "parent", "pzxid", "version")
 
@@ -61,29 +66,13 @@ class _Undo:
         self.pzxid = 0 if parent is None else parent.pzxid
 
 
-_CREATED: Final = 1
-_DELETED: Final = 2
-_CHANGED: Final = 3
-
-
-class _Event:
-    """A change that watches may hear of, once it is sure to stay."""
-
-    __slots__ = ("kind", "node", "parent")
-
-    def __init__(self, kind: int, node: Znode, parent: Znode) -> None:
-        self.kind = kind
-        self.node = node
-        self.parent = parent
-
-
 class Writer:
     """Applies single operations to the state. `zxid`, `wall_ms` and `session` are those of the request.
 
-    Invariant: between requests `_journal` is None and `_events` is empty.
+    Invariant: between requests `_changes` is empty.
     """
 
-    __slots__ = ("_events", "_journal", "session", "state", "wall_ms", "watches", "zxid")
+    __slots__ = ("_changes", "session", "state", "wall_ms", "watches", "zxid")
 
     def __init__(self, state: State, watches: Watches) -> None:
         self.state = state
@@ -91,8 +80,7 @@ class Writer:
         self.session = Session(0, 0, b"", 0, 0)
         self.zxid = 0
         self.wall_ms = 0
-        self._journal: list[_Undo] | None = None
-        self._events: list[_Event] = []
+        self._changes: list[_Change] = []
 
     # -- the operations --------------------------------------------------------------------------------
 
@@ -106,7 +94,7 @@ class Writer:
         if flags in TTL_FLAGS:
             return ERR_UNIMPLEMENTED
         container = container or flags == CONTAINER_FLAGS
-        if b"/" not in path or b"\0" in path:
+        if SLASH not in path or 0 in path:
             return ERR_BAD_ARGUMENTS
         entries = resolve(acl, session.identities)
         if entries is None:
@@ -144,7 +132,7 @@ class Writer:
     def delete(self, path: bytes, version: int) -> int:
         """Remove a childless znode."""
         state = self.state
-        if b"/" not in path or b"\0" in path or path in SPECIAL:
+        if SLASH not in path or 0 in path or path in SPECIAL:
             return ERR_BAD_ARGUMENTS
         parent = state.nodes.get(parent_path(path))
         if parent is None:
@@ -187,8 +175,12 @@ class Writer:
 
     def replace(self, node: Znode, data: bytes | None) -> None:
         """Give a znode another value, whoever asks."""
-        state = self.state
         self._note(_CHANGED, node, None)
+        self.assign(node, data)
+
+    def assign(self, node: Znode, data: bytes | None) -> None:
+        """The same without a note, for a caller that knows that it stays, and tells the watches itself."""
+        state = self.state
         state.touch(node)
         state.data_bytes += len(data or b"") - len(node.data or b"")
         node.data = data
@@ -208,7 +200,7 @@ class Writer:
         node.mzxid = self.zxid
 
     def set_acl(self, path: bytes, acl: list[AclEntry] | None, version: int) -> Znode | int:
-        """Replace the ACL of a znode; returns it. Not allowed inside a multi, hence not journalled."""
+        """Replace the ACL of a znode; returns it. Not allowed inside a multi, and no watch hears of it: not noted."""
         state = self.state
         if not is_valid_path(path):
             return ERR_BAD_ARGUMENTS
@@ -238,53 +230,49 @@ class Writer:
 
     # -- all or nothing --------------------------------------------------------------------------------
 
-    def begin(self) -> None:
-        """What follows is taken back by `roll_back`, or stays with `settle`."""
-        self._journal = []
-
     def roll_back(self) -> None:
-        """Undo every change since `begin`, the last first; nobody hears of them."""
-        journal, self._journal = self._journal or [], None
-        self._events.clear()
+        """Undo every change of this request, the last first; nobody hears of them."""
+        changes, self._changes = self._changes, []
         state = self.state
-        for undo in reversed(journal):
-            node, parent = undo.node, undo.parent
+        for change in reversed(changes):
+            node, parent = change.node, change.parent
             if parent is None:
                 state.touch(node)
-                state.data_bytes += len(undo.data or b"") - len(node.data or b"")
-                node.data = undo.data
-                node.mzxid = undo.mzxid
-                node.mtime = undo.mtime
-                node.version = undo.version
+                state.data_bytes += len(change.data or b"") - len(node.data or b"")
+                node.data = change.data
+                node.mzxid = change.mzxid
+                node.mtime = change.mtime
+                node.version = change.version
                 continue
             state.touch(parent)
-            if undo.kind == _CREATED:
+            if change.kind == _CREATED:
                 state.touch(node)
                 state.detach(node, parent)
             else:
                 state.reattach(node, parent)
-            parent.creates = undo.creates
-            parent.pzxid = undo.pzxid
+            parent.creates = change.creates
+            parent.pzxid = change.pzxid
 
     def settle(self, sink: Outputs) -> None:
         """The changes stay: tell the watches, in the order of the changes."""
-        self._journal = None
-        if not self._events:
-            return
-        events, self._events = self._events, []
+        changes, self._changes = self._changes, []
         watches, zxid = self.watches, self.zxid
         if not watches.table:
             return
-        for event in events:
-            node, parent = event.node, event.parent
-            if event.kind == _CREATED:
-                watches.created(node.path, node.acl, parent.path, parent.acl, zxid, sink)
-            elif event.kind == _DELETED:
-                watches.deleted(node.path, node.acl, parent.path, parent.acl, zxid, sink)
-            else:
+        for change in changes:
+            node, parent = change.node, change.parent
+            if parent is None:
                 watches.changed(node.path, node.acl, zxid, sink)
+            elif change.kind == _CREATED:
+                watches.created(node.path, node.acl, parent.path, parent.acl, zxid, sink)
+            else:
+                watches.deleted(node.path, node.acl, parent.path, parent.acl, zxid, sink)
+
+    def tell_changed(self, nodes: list[Znode], sink: Outputs) -> None:
+        """Tell the watches of what was changed by `assign` alone."""
+        if self.watches.table:
+            for node in nodes:
+                self.watches.changed(node.path, node.acl, self.zxid, sink)
 
     def _note(self, kind: int, node: Znode, parent: Znode | None) -> None:
-        if self._journal is not None:
-            self._journal.append(_Undo(kind, node, parent))
-        self._events.append(_Event(kind, node, node if parent is None else parent))
+        self._changes.append(_Change(kind, node, parent))
