@@ -25,7 +25,7 @@ from typing import Final
 
 from synod.base import Ballot, SynodError
 
-from ._scan import uint32_at
+from ._scan import int64_at, uint32_at
 
 BATCH_VERSION: Final = 1
 """The layout that this module writes; another one is a reason to stop."""
@@ -56,7 +56,6 @@ ITEM_AUTH: Final = 4
 _BATCH: Final = struct.Struct(">BHqqI")
 _LENGTH: Final = struct.Struct(">I")
 _GROUP: Final = struct.Struct(">BHQQI")
-_SLICE: Final = struct.Struct(">BIqII")
 _CREATE_SESSION: Final = struct.Struct(">BIqi16s")
 _ATTACH: Final = struct.Struct(">BIqqi16s")
 _AUTH: Final = struct.Struct(">BIqIiH")
@@ -66,16 +65,17 @@ _SILENT: Final = struct.Struct(">BqIQIq")
 _KIND: Final = struct.Struct(">B")
 _RAISE: Final = struct.Struct(">BH")
 
-_SLICE_BODY: Final = struct.Struct(">qI4x")
-# Bound once: every batch of the log has these, and looking the method up is a part of the price of a call.
+# Bound once: every batch has these, and looking a method up is a part of the price of its call.
+_PACK_BATCH: Final = _BATCH.pack
 _UNPACK_BATCH: Final = _BATCH.unpack_from
+_PACK_GROUP: Final = _GROUP.pack
 _UNPACK_GROUP: Final = _GROUP.unpack_from
-_UNPACK_SLICE: Final = _SLICE_BODY.unpack_from
+_PACK_SLICE: Final = struct.Struct(">BIqII").pack
 _BATCH_BYTES: Final[int] = _BATCH.size
 _LENGTH_BYTES: Final = 4
 _GROUP_BYTES: Final[int] = _GROUP.size
 _ITEM_BYTES: Final = 5  # its kind and length
-_SLICE_BODY_BYTES: Final[int] = _SLICE_BODY.size
+_SLICE_BODY_BYTES: Final = 16  # its session, attach epoch and count
 _CREATE_SESSION_BODY: Final = struct.Struct(">qi16s")
 _ATTACH_BODY: Final = struct.Struct(">qqi16s")
 _AUTH_BODY: Final = struct.Struct(">qIiH")
@@ -100,7 +100,7 @@ def encode_batch(*, feature_level: int, cell_time_ms: int, wall_ms: int, command
         wall_ms: milliseconds since 1970, only ever shown as ctime and mtime.
         commands: at least none; a batch without commands still carries the cell time.
     """
-    parts = [_BATCH.pack(BATCH_VERSION, feature_level, cell_time_ms, wall_ms, len(commands))]
+    parts: list[bytes] = [_PACK_BATCH(BATCH_VERSION, feature_level, cell_time_ms, wall_ms, len(commands))]
     for command in commands:
         parts.append(_LENGTH.pack(len(command)))
         parts.append(command)
@@ -112,12 +112,14 @@ def encode_group(origin: int, boot: int, seq: int, items: Sequence[bytes]) -> by
 
     An origin's groups are one ordered stream, seq 1, 2, 3, ... in each boot.
     """
-    return _GROUP.pack(COMMAND_GROUP, origin, boot, seq, len(items)) + b"".join(items)
+    head: bytes = _PACK_GROUP(COMMAND_GROUP, origin, boot, seq, len(items))
+    return head + b"".join(items)
 
 
-def encode_slice(session: int, attach_epoch: int, count: int, frames: bytes | memoryview) -> bytes:
+def encode_slice(session: int, attach_epoch: int, count: int, frames: bytes) -> bytes:
     """An item: a run of `count` raw client frames of one connection, each with its 4-byte length."""
-    return _SLICE.pack(ITEM_SLICE, _SLICE_BODY_BYTES + len(frames), session, attach_epoch, count) + frames
+    head: bytes = _PACK_SLICE(ITEM_SLICE, _SLICE_BODY_BYTES + len(frames), session, attach_epoch, count)
+    return head + frames
 
 
 def encode_create_session(conn: int, timeout_ms: int, password_hash: bytes) -> bytes:
@@ -400,10 +402,7 @@ def _parse_group(data: bytes, at: int, end: int) -> Group:
 def _parse_item(kind: int, data: bytes, at: int, end: int) -> Item:
     if kind == ITEM_SLICE:
         _demand(end - at >= _SLICE_BODY_BYTES, "slice")
-        session: int
-        attach_epoch: int
-        session, attach_epoch = _UNPACK_SLICE(data, at)
-        return Slice(session, attach_epoch, at + _SLICE_BODY_BYTES, end)
+        return Slice(int64_at(data, at), uint32_at(data, at + 8), at + _SLICE_BODY_BYTES, end)
     if kind == ITEM_CREATE_SESSION:
         _demand(end - at == _CREATE_SESSION_BODY.size, "session")
         return CreateSession(*_CREATE_SESSION_BODY.unpack_from(data, at))
@@ -412,6 +411,8 @@ def _parse_item(kind: int, data: bytes, at: int, end: int) -> Item:
         return Attach(*_ATTACH_BODY.unpack_from(data, at))
     if kind == ITEM_AUTH:
         _demand(end - at >= _AUTH_BODY.size, "auth")
+        session: int
+        attach_epoch: int
         xid: int
         scheme_bytes: int
         session, attach_epoch, xid, scheme_bytes = _AUTH_BODY.unpack_from(data, at)

@@ -9,7 +9,6 @@ import struct
 from typing import Final
 
 INT: Final = struct.Struct(">i")
-LONG: Final = struct.Struct(">q")
 
 
 def int32_at(data: bytes, at: int) -> int:
@@ -23,7 +22,12 @@ def int32_at(data: bytes, at: int) -> int:
 
 def uint32_at(data: bytes, at: int) -> int:
     """The same without a sign."""
-    return data[at] << 24 | data[at + 1] << 16 | data[at + 2] << 8 | data[at + 3]
+    return data[at] * 0x100_0000 + data[at + 1] * 0x1_0000 + data[at + 2] * 0x100 + data[at + 3]
+
+
+def int64_at(data: bytes, at: int) -> int:
+    """The signed 64-bit integer at `data[at:at + 8]`, which the caller knows to be there."""
+    return int32_at(data, at) * 0x1_0000_0000 + uint32_at(data, at + 4)
 
 
 class Scanner:
@@ -56,8 +60,7 @@ class Scanner:
             self.bad = True
             return 0
         self.at = at + 8
-        value: int = LONG.unpack_from(self.data, at)[0]
-        return value
+        return int64_at(self.data, at)
 
     def boolean(self) -> bool:
         """The next byte as a truth value, or False when there is none."""

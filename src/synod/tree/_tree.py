@@ -134,7 +134,7 @@ class Sink(Protocol):
         ...
 
 
-_SET_REPLY: Final = struct.Struct(">iiqiqqqqiiiqiiq")
+_PACK_SET_REPLY: Final = struct.Struct(">iiqiqqqqiiiqiiq").pack
 _PATH_REPLY: Final = struct.Struct(">iiqii")
 _REPLY: Final = struct.Struct(">iiqi")
 _SET_REPLY_BYTES: Final = 16 + STAT_BYTES
@@ -487,7 +487,7 @@ class Tree(State):
                             count = 0 if children is None else len(children)
                             owner = node.owner
                             out.append(
-                                _SET_REPLY.pack(
+                                _PACK_SET_REPLY(
                                     _SET_REPLY_BYTES,
                                     int32_at(data, at + 4),
                                     zxid,
@@ -523,7 +523,7 @@ class Tree(State):
                         and 0 <= flags <= 3
                         and parent.acl.world & PERM_CREATE
                         and parent.owner <= 0
-                        and not name.translate(None, _PLAIN)
+                        and not name.lstrip(_PLAIN)
                     ):
                         if flags >= 2 and parent.creates <= SEQUENCE_MAX:
                             suffix = b"%010d" % parent.creates

@@ -10,7 +10,7 @@ from typing import Final
 
 from ._acl import Acl
 
-STAT: Final = struct.Struct(">qqqqiiiqiiq")
+_PACK_STAT: Final = struct.Struct(">qqqqiiiqiiq").pack
 """czxid mzxid ctime mtime version cversion aversion ephemeralOwner dataLength numChildren pzxid."""
 
 STAT_BYTES: Final = 68
@@ -129,7 +129,7 @@ def stat_bytes(node: Znode) -> bytes:
     count = 0 if children is None else len(children)
     data = node.data
     owner = node.owner
-    stat = STAT.pack(
+    stat: bytes = _PACK_STAT(
         node.czxid,
         node.mzxid,
         node.ctime,
