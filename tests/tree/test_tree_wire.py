@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -11,6 +13,7 @@ from synod import wire
 from synod.tree import Tree
 from synod.tree._acl import OPEN_WIRE
 from synod.tree._paths import is_valid_path
+from synod.tree._scan import int32_at, int64_at, uint32_at
 
 ME = wire.ACL(31, "auth", "")
 
@@ -92,6 +95,18 @@ def test_every_operation_speaks_the_codecs_language(kind: type[Tree]) -> None:
     assert several[1].value == ("ä0000000000",)
     world.sink.outs[1].clear()
     assert do(wire.Delete("/m")) is None
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=3), st.binary(min_size=8, max_size=8))
+@example(b"", b"\x7f" + b"\xff" * 7)
+@example(b"", b"\x80" + b"\0" * 7)
+@example(b"", b"\xff" * 8)
+def test_integers_are_read_as_struct_reads_them(before: bytes, data: bytes) -> None:
+    at = len(before)
+    assert int32_at(before + data, at) == struct.unpack(">i", data[:4])[0]
+    assert uint32_at(before + data, at) == struct.unpack(">I", data[:4])[0]
+    assert int64_at(before + data, at) == struct.unpack(">q", data)[0]
 
 
 def test_events_speak_the_codecs_language() -> None:
