@@ -35,7 +35,8 @@ class ReplicaOptions:
         touch_interval: shortest time between two messages that touch sessions; gathers the pings of many.
         resend_after: a group that did not come back for so long is forwarded again.
         client_ahead_wait: how long a client that has seen more than this replica may wait for it.
-        snapshot_log_bytes: a snapshot is taken when the log grew by so much.
+        snapshot_log_bytes: a snapshot is taken when the log grew by so much, and by no less than the state holds.
+        log_block_bytes: what a write takes of the log at least.
         snapshot_pace: time between two steps of a snapshot's walk.
         snapshot_step_bytes: bytes a step.
         transfer_chunk_bytes: bytes of a snapshot in one message to a peer.
@@ -52,7 +53,8 @@ class ReplicaOptions:
     touch_interval: Micros = 25 * MILLISECOND
     resend_after: Micros = SECOND
     client_ahead_wait: Micros = 2 * SECOND
-    snapshot_log_bytes: int = 64 << 20
+    snapshot_log_bytes: int = 128 << 20
+    log_block_bytes: int = 4096
     snapshot_pace: Micros = 10 * MILLISECOND
     snapshot_step_bytes: int = 256 * 1024
     transfer_chunk_bytes: int = 512 * 1024

@@ -279,7 +279,7 @@ class Replica:
         self._touches = Touches(options.touch_interval)
         # Snapshots.
         self.snapshot_slot = recovered.snapshot_slot
-        self._log_grown = sum(len(e.value) for e in recovered.entries)
+        self._log_grown = sum(len(e.value) + options.log_block_bytes for e in recovered.entries)
         self._walking: Slot | None = None
         self._walk_first = False
         self._walk_next: Micros = 0
@@ -751,6 +751,7 @@ class Replica:
 
     def _write(self, id_: int, promised: Ballot, mark: Slot, entries: tuple[Entry, ...]) -> None:
         last = 0
+        self._log_grown += self.options.log_block_bytes
         for slot, _, value in entries:
             last = max(last, slot)
             self._log_grown += len(value)
@@ -1239,7 +1240,11 @@ class Replica:
     def _walk(self, now: Micros) -> None:
         """Begin a snapshot when the log has grown enough; hand out one step of it at the pace of the options."""
         if self._walking is None:
-            due = self._log_grown >= self.options.snapshot_log_bytes and self.tree.slot > self.snapshot_slot
+            due = (
+                self._log_grown >= self.options.snapshot_log_bytes
+                and self._log_grown >= self.tree.approximate_bytes  # else a large state is written more than the log
+                and self.tree.slot > self.snapshot_slot
+            )
             # A backup that waits for its slot begins the next one, which will serve as well.
             if not due or not self._may_walk or (self.backup is not None and self.backup.wants_mark):
                 return

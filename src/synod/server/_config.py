@@ -38,14 +38,14 @@ class Limits:
         connections_per_address: of one client address.
         outstanding: requests of one connection that are under way; further ones wait in its socket.
         write_buffer_bytes: replies that a client does not read; then its connection is closed.
-        snapshot_log_bytes: growth of the log after which a snapshot is taken.
+        snapshot_log_bytes: growth of the log after which a snapshot is taken; of a larger state, its size.
     """
 
     connections: int = 20_000
     connections_per_address: int = 20_000
     outstanding: int = 4_096
     write_buffer_bytes: int = 16 << 20
-    snapshot_log_bytes: int = 64 << 20
+    snapshot_log_bytes: int = 128 << 20
 
 
 @dataclass(frozen=True, slots=True)

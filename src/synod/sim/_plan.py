@@ -209,6 +209,7 @@ class Plan:
             session_timeout_ms_min=1_000,
             batch_bytes_max=300 if tight else 1 << 20,
             snapshot_log_bytes=(1_500 if tight else 6_000) if self.snapshots else 1 << 30,
+            log_block_bytes=0,
             snapshot_step_bytes=500 + 300 * build,
             transfer_chunk_bytes=700 + 400 * build,
         )

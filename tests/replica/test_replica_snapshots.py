@@ -1,0 +1,80 @@
+"""When a snapshot is due: by what the log takes on the disk, and never for less than the state holds."""
+
+from __future__ import annotations
+
+import struct
+
+from replica_alone import new_replica
+
+from synod.base import MILLISECOND, SECOND, Configuration, Member
+from synod.replica import ReplicaOptions
+from synod.wire import OP_CREATE, OPEN_ACL, Create, frame
+
+ONE = Configuration("c" * 32, (Member(1, "127.0.0.1:1"),))
+CONNECT = struct.pack(">iiqiqi", 44, 0, 0, 30_000, 0, 16) + bytes(16)
+LOG_BYTES = 256 << 10
+
+
+class Writer:
+    """The only replica of a cell, its disk, and a client that waits for each of its writes."""
+
+    def __init__(self, **settings: int) -> None:
+        options = ReplicaOptions(snapshot_log_bytes=LOG_BYTES, snapshot_pace=0, **settings)  # type: ignore[arg-type]
+        self.now = SECOND
+        self.snapshots = self.xid = 0
+        self.store, self.replica = new_replica(ONE, self.now, options)
+        while not self.replica.paxos.serving:
+            self.pass_time()
+        self.replica.client_opened(1, self.now)
+        self.replica.client_data(1, CONNECT, self.now)
+        self.pass_time()
+
+    def pass_time(self) -> None:
+        self.now += 10 * MILLISECOND
+        self.replica.tick(self.now, 0)
+        more = True
+        while more:
+            ready = self.replica.ready()
+            more = ready.more
+            for write in ready.writes:
+                self.store.append(
+                    promised=write.promised, chosen_mark=write.chosen_mark, entries=write.entries, peers=write.peers
+                )
+                self.store.sync()
+                self.replica.persisted(write.id, self.now)
+                more = True
+            for chunk in ready.snapshot_writes:
+                self.snapshots += chunk.first
+                if chunk.last:
+                    self.replica.snapshot_saved(chunk.slot, 0, self.now)
+
+    def writes_until_snapshot(self, most: int, size: int = 10) -> int:
+        before = self.snapshots
+        for count in range(1, most + 1):
+            self.xid += 1
+            create = Create(f"/{self.xid}", bytes(size), OPEN_ACL)
+            self.replica.client_data(1, frame(self.xid, OP_CREATE, create.encode()), self.now)
+            while f"/{self.xid}".encode() not in self.replica.tree.nodes:
+                self.pass_time()
+            if self.snapshots > before:
+                return count
+        return most + 1
+
+
+def test_a_lone_writer_of_small_values_has_a_snapshot_when_its_log_has_grown() -> None:
+    """Each of its writes takes a block of the log: counted by their values alone, gigabytes would come first."""
+    writer = Writer()
+    writer.writes_until_snapshot(100)
+    blocks = LOG_BYTES // 4096
+    assert blocks // 2 < writer.writes_until_snapshot(100) <= blocks
+    assert Writer(log_block_bytes=0).writes_until_snapshot(100) > 100
+
+
+def test_a_large_state_is_not_written_more_often_than_as_much_log() -> None:
+    """A snapshot of all for every bit of log would be most of what a disk has to do."""
+    writer = Writer()
+    while writer.replica.tree.approximate_bytes < 8 * LOG_BYTES:
+        writer.writes_until_snapshot(1, size=60_000)
+    writer.writes_until_snapshot(1_000)
+    blocks = writer.replica.tree.approximate_bytes // 4096
+    assert blocks * 9 // 10 < writer.writes_until_snapshot(1_000) <= blocks + 8
