@@ -68,7 +68,7 @@ async def test_a_disk_is_not_judged_by_the_hello_of_the_bulk_connection(kind: by
             return self
 
     class Host:
-        replica = Replica()
+        replica = told = Replica()
 
         def peer_met(self, connection: _peers.PeerConnection) -> None:
             assert connection.bulk == (kind == _peers.BULK)

@@ -720,8 +720,11 @@ class Replica:
         made = self.paxos.ready()
         for write in made.writes:
             self._write(write.id, write.promised, write.chosen_mark, write.entries)
+        told, data = None, b""
         for peer, message in made.messages:
-            self._out.messages.append((peer, encode_paxos(message), False))
+            if message is not told:  # what goes to every peer is encoded once
+                told, data = message, encode_paxos(message)
+            self._out.messages.append((peer, data, False))
         for read in made.log_reads:
             self._out.log_reads += (LogRead(read.id, read.from_slot, read.bytes_max),)
         for note in made.notes:

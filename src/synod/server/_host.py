@@ -39,6 +39,7 @@ from synod.storage import (
     mark_forgetful,
     open_snapshot,
 )
+from synod.wire import OP_PING
 
 from ._clients import ClientConnection
 from ._config import Config
@@ -55,6 +56,9 @@ GREETING_S: Final = 10.0
 
 PING_BYTES: Final = 12
 """A ping alone: its answer waits for those of others on purpose, and is no measure of the service."""
+
+PING_AT: Final = 8
+PING: Final = OP_PING.to_bytes(4, "big")
 
 SWEEP_S: Final = 1.0
 ABUSE_LOG_S: Final = 10.0
@@ -170,6 +174,7 @@ class Host:
         self._flush_due = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0
+        self._due = 0  # when the core wanted to be told the time, at the end of the last turn
         self._abuse: dict[str, float] = {}
         self._stopped = False
         self.has_room = True
@@ -273,8 +278,7 @@ class Host:
 
     def _turn(self) -> None:
         began = monotonic()
-        replica = self.replica
-        if began >= replica.next_deadline():
+        if began >= self._due:
             self.told.tick(began, wall_ms())
         while True:
             ready: Ready = self.told.ready()
@@ -284,9 +288,10 @@ class Host:
             if monotonic() - began > FLUSH_S * 1_000_000:
                 self.poke()
                 return
-        paxos = replica.paxos
+        paxos = self.replica.paxos
         self.measures.follows(paxos.leader, paxos.ballot, began, wall_ms)
-        self._arm(replica.next_deadline())
+        self._due = self.replica.next_deadline()
+        self._arm(self._due)
 
     def _arm(self, due: Micros) -> None:
         """Wake up at the core's next deadline; a timer that fires too early is cheap, a cancelled one is not."""
@@ -407,7 +412,12 @@ class Host:
             self.told.client_data(conn, data, now)
         except Exception as bug:  # noqa: BLE001 -- no bytes of a client may raise anything
             self._cannot_be(bug)
-        if not self._flush_due:
+        if self._flush_due:
+            return
+        if len(data) == PING_BYTES and data[PING_AT:] == PING and (due := self.replica.next_deadline()) > now:
+            # It goes to the leader together with others: nothing is to be done for it before that.
+            self._arm(due)
+        else:
             self.poke()
 
     def client_lost(self, client: ClientConnection) -> None:
