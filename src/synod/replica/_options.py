@@ -35,7 +35,7 @@ class ReplicaOptions:
         touch_interval: shortest time between two messages that touch sessions; gathers the pings of many.
         resend_after: a group that did not come back for so long is forwarded again.
         client_ahead_wait: how long a client that has seen more than this replica may wait for it.
-        snapshot_log_bytes: a snapshot is taken when the log grew by so much, and by no less than the state holds.
+        snapshot_log_bytes: a snapshot is taken when the log on the disk grew by so much.
         log_block_bytes: what a write takes of the log at least.
         snapshot_pace: time between two steps of a snapshot's walk.
         snapshot_step_bytes: bytes a step.

@@ -1243,11 +1243,7 @@ class Replica:
     def _walk(self, now: Micros) -> None:
         """Begin a snapshot when the log has grown enough; hand out one step of it at the pace of the options."""
         if self._walking is None:
-            due = (
-                self._log_grown >= self.options.snapshot_log_bytes
-                and self._log_grown >= self.tree.approximate_bytes  # else a large state is written more than the log
-                and self.tree.slot > self.snapshot_slot
-            )
+            due = self._log_grown >= self.options.snapshot_log_bytes and self.tree.slot > self.snapshot_slot
             # A backup that waits for its slot begins the next one, which will serve as well.
             if not due or not self._may_walk or (self.backup is not None and self.backup.wants_mark):
                 return

@@ -38,7 +38,7 @@ class Limits:
         connections_per_address: of one client address.
         outstanding: requests of one connection that are under way; further ones wait in its socket.
         write_buffer_bytes: replies that a client does not read; then its connection is closed.
-        snapshot_log_bytes: growth of the log after which a snapshot is taken; of a larger state, its size.
+        snapshot_log_bytes: growth of the log on the disk after which a snapshot is taken.
     """
 
     connections: int = 20_000
