@@ -18,8 +18,8 @@ LOG_BYTES = 256 << 10
 class Writer:
     """The only replica of a cell, its disk, and a client that waits for each of its writes."""
 
-    def __init__(self, **settings: int) -> None:
-        options = ReplicaOptions(snapshot_log_bytes=LOG_BYTES, snapshot_pace=0, **settings)  # type: ignore[arg-type]
+    def __init__(self, log_block_bytes: int = 4096) -> None:
+        options = ReplicaOptions(snapshot_log_bytes=LOG_BYTES, snapshot_pace=0, log_block_bytes=log_block_bytes)
         self.now = SECOND
         self.snapshots = self.xid = 0
         self.store, self.replica = new_replica(ONE, self.now, options)
