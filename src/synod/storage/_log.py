@@ -344,9 +344,6 @@ class Log:
             NoSpace: there is no room; what is acknowledged is safe.
         """
         active, ready = self._active, self._prepared_bytes
-        if active is not None and active.at - active.uncached >= CACHED_BYTES + PREPARE_STEP_BYTES:
-            active.file.uncache(active.uncached, PREPARE_STEP_BYTES)
-            active.uncached += PREPARE_STEP_BYTES
         if active is None or self._no_room:
             if ready < self._segment_bytes:
                 self._drop_prepared()
@@ -379,6 +376,13 @@ class Log:
             self._prepared_bytes = 0
         if self._fs.exists(join(self._directory, PREPARED_NAME)):
             self._fs.unlink(join(self._directory, PREPARED_NAME))
+
+    def uncache(self) -> None:
+        """Let the kernel's cache go of a step of what is durable and old; between writes, as `prepare`."""
+        active = self._active
+        if active is not None and active.at - active.uncached >= CACHED_BYTES + PREPARE_STEP_BYTES:
+            active.file.uncache(active.uncached, PREPARE_STEP_BYTES)
+            active.uncached += PREPARE_STEP_BYTES
 
     # -- reading -------------------------------------------------------------------------------------------
 

@@ -251,12 +251,13 @@ class Store:
             raise
 
     def prepare(self) -> None:
-        """Have the next segment ready before it is needed.
+        """Have the next segment ready before it is needed, and memory free of what hardly anybody will read.
 
         Raises:
             NoSpace: there is no room; the store lives on while the active segment has some.
         """
         self._alive()
+        self._log.uncache()
         self._log.prepare()
 
     def read(self, from_slot: Slot, bytes_max: int) -> list[Entry]:
