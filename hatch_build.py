@@ -10,6 +10,7 @@ import os
 import shutil
 import sysconfig
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -83,12 +84,27 @@ class CompileHook(BuildHookInterface):
                 ["--config-file=", "--cache-dir=.mypy_cache/compiled", "--strict", "--follow-imports=silent", *modules],
                 opt_level="3",
                 target_dir=str(work / "c"),
+                multi_file=True,
             )
             command = build_ext(Distribution({"ext_modules": extensions}))
             command.build_lib = str(work / "lib")
             command.build_temp = str(work / "temp")
             command.ensure_finalized()
+            command.build_extensions = lambda: _build_on_all_cores(command)
             command.run()
             return {str(path): str(path.relative_to(work / "lib")) for path in (work / "lib").rglob("*.so")}
         finally:
             os.chdir(here)
+
+
+def _build_on_all_cores(command: Any) -> None:  # noqa: ANN401 -- setuptools has no types
+    """Compile the files of an extension at the same time; setuptools knows only how to do so with extensions."""
+    compiler = command.compiler
+    in_a_row = compiler.compile
+
+    def at_the_same_time(sources: list[str], **options: object) -> list[str]:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            return [path for paths in pool.map(lambda one: in_a_row([one], **options), sources) for path in paths]
+
+    compiler.compile = at_the_same_time
+    type(command).build_extensions(command)
