@@ -257,7 +257,7 @@ class Touches:
     """An origin's side: which sessions were heard, and which pings wait for the leader's word.
 
     One round is under way at a time, and rounds start at least `interval` apart, so that the pings of ten
-    thousand sessions cost forty messages a second.
+    thousand sessions cost ten messages a second.
     """
 
     __slots__ = ("_again_after", "_interval", "_round", "_sent", "_sent_at", "again_at", "awaited")

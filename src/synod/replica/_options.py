@@ -50,7 +50,7 @@ class ReplicaOptions:
     batch_bytes_max: int = 1 << 20
     outstanding_requests_max: int = 4_096
     outbox_bytes_max: int = 32 << 20
-    touch_interval: Micros = 25 * MILLISECOND
+    touch_interval: Micros = 100 * MILLISECOND
     resend_after: Micros = SECOND
     client_ahead_wait: Micros = 2 * SECOND
     snapshot_log_bytes: int = 128 << 20

@@ -1222,19 +1222,23 @@ class Replica:
         Long is 4 election timeouts, or a third of the shortest session served, whichever is more: time
         enough for the cell to elect, and for the client to reach another replica within its session.
         """
-        limit = max(self._outage, self.front.smallest_timeout_ms() * MILLISECOND // 3)
+        can_read = self.can_read
         if not self.front.read_only:
             self._written_at = now
-        if self.can_read:
+        if can_read:
             self._led_at = now
-            for c in list(self.front.connections.values()) if now - self._written_at >= limit else ():
-                if c.awaits_log and now - c.opened_at >= limit:
-                    self.front.close(c, f"{READ_ONLY}; what is outstanding may or may not happen")
+        without = now - (self._written_at if can_read else self._led_at)
+        # First what is nearly always so: to look through all sessions for the shortest costs more than the whole turn.
+        if without < self._outage:
             return
-        if now - self._led_at < limit:
+        limit = max(self._outage, self.front.smallest_timeout_ms() * MILLISECOND // 3)
+        if without < limit:
             return
         for c in list(self.front.connections.values()):
-            if now - max(c.opened_at, self._led_at) >= limit:
+            if can_read:
+                if c.awaits_log and now - c.opened_at >= limit:
+                    self.front.close(c, f"{READ_ONLY}; what is outstanding may or may not happen")
+            elif now - max(c.opened_at, self._led_at) >= limit:
                 why = "may not vote" if self._fresh else "hears no leader" if self._has_room else "has no room to write"
                 self.front.close(c, f"this replica {why}; what is outstanding may or may not happen")
 
