@@ -24,6 +24,7 @@ HOT_MODULES = (
     "wire/_jute.py",
     "storage/_segment.py",
     "storage/_log.py",
+    "storage/_ring.py",
     "storage/_store.py",
     "server/_metrics.py",
     "server/_disk.py",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 
 import hypothesis
@@ -16,15 +17,27 @@ from xdist.scheduler import LoadScopeScheduling
 
 import _peers
 from synod.server import is_compiled
+from synod.storage import Ring
 from synod.torment import spaces_possible
 
 hypothesis.settings.register_profile("house", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("house")
 
+
+def _has_ring() -> bool:
+    with tempfile.TemporaryDirectory() as directory:
+        ring = Ring.open(directory)
+    if ring is None:
+        return False
+    ring.close()
+    return True
+
+
 PRESENT: dict[str, Callable[[], bool]] = {
     "zookeeper": lambda: _peers.zookeeper_command() is not None,
     "etcd": lambda: shutil.which("etcd") is not None,
     "strace": lambda: shutil.which("strace") is not None,
+    "io_uring": _has_ring,
     "root": lambda: os.geteuid() == 0,
     "namespaces": lambda: spaces_possible() is None,
     "compiled": lambda: _peers.COMPILED_PYTHON.exists(),

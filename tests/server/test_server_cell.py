@@ -18,7 +18,7 @@ from kazoo.protocol.states import KazooState
 from prometheus_client.parser import text_string_to_metric_families
 
 import synod
-from _cells import PATIENCE_S, SETTINGS, RealCell, http, paused, says_ok, small_disk, tampered, wait_for
+from _cells import PATIENCE_S, SETTINGS, RealCell, http, paused, says_ok, small_disk, wait_for
 from synod.base import NotApplied, OutcomeUnknown
 from synod.client import BlockingCell
 
@@ -321,6 +321,7 @@ STATUS = {
     "supported_level": int,
     "version": str,
     "compiled": bool,
+    "io_uring": bool,
     "peers": list,
 }
 
@@ -388,46 +389,6 @@ def test_metrics_are_what_prometheus_reads(cell, root):
 
 
 # -- the disk --------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.requires("strace")
-@pytest.mark.parametrize("role", ["leader", "follower"])
-def test_a_failing_sync_stops_that_replica_and_not_the_cell(cell, root, role):
-    """After a failed sync nothing may be assumed: the replica says so and ends; what was acknowledged is safe."""
-    leader = cell.wait_leader()
-    broken = leader if role == "leader" else others(leader)[0]
-    process = cell.processes.running[broken]
-    done: list[str] = []
-
-    def write(client: BlockingCell) -> None:
-        name = f"{len(done):05}"
-        try:
-            client.create(f"{root}/{name}")
-        except OutcomeUnknown:
-            if client.exists(f"{root}/{name}") is None:
-                return
-        done.append(name)
-
-    with BlockingCell(cell.hosts, timeout=ANSWER_S) as client:
-        for _ in range(20):
-            write(client)
-        with tampered(process.pid, "fdatasync:error=EIO"):
-            until = time.monotonic() + PATIENCE_S
-            while process.poll() is None:
-                assert time.monotonic() < until, cell.whole_output(broken)
-                write(client)
-        for _ in range(20):
-            write(client)
-    assert process.returncode == 3
-    last = cell.whole_output(broken).splitlines()[-1]
-    assert last.startswith("synod: this replica stops: syncing ")
-    assert "Input/output error; it may have lost what it held" in last
-    cell.processes.running[broken] = None
-    with BlockingCell(",".join(host(cell, number) for number in others(broken))) as client:
-        assert sorted(client.children(root)) == done
-    # With a disk that works it comes back, and knows all of it.
-    cell.wait_settled()
-    assert seen_by_each(cell, root) == [done] * 3
 
 
 @pytest.mark.requires("root")

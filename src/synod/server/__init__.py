@@ -1,4 +1,4 @@
-"""The asyncio host of one replica: sockets, the disk thread, timers, configuration, admin HTTP.
+"""The asyncio host of one replica: sockets, the disk, timers, configuration, admin HTTP.
 
 May import replica, storage, wire, base; third-party packages lazily. Read `_host.Host._flush` first.
 """

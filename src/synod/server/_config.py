@@ -58,6 +58,7 @@ class Config:
         incarnation: which life of its id this is; `synod member` says so when there is a second one.
         backup: if the cell began with one, the digest of its state: part of the first configuration.
         begins_at: the slot of that backup.
+        io_uring: whether the log may be written through it, where the kernel and the file system can.
 
     Raises:
         ConfigError: something is missing, unknown, or contradicts itself; the text names it.
@@ -80,6 +81,7 @@ class Config:
     heartbeat_ms: int = 100
     election_timeout_ms: int = 500
     limits: Limits = field(default_factory=Limits)
+    io_uring: bool = True
     recorder_bytes: int = 0
     """For recordings of this replica's inputs, `synod replay`; 0 is none."""
 
@@ -161,6 +163,7 @@ _TOP: Final = frozenset(
         "data_dir",
         "id",
         "incarnation",
+        "io_uring",
         "limits",
         "listen",
         "peers",
@@ -207,6 +210,9 @@ def parse_config(document: Mapping[str, Any], path: str) -> Config:
     reads = document.get("reads", "linearizable")
     if reads not in ("linearizable", "sequential"):
         raise ConfigError(f'{path}: reads is "linearizable" or "sequential", not {reads!r}')
+    io_uring = document.get("io_uring", True)
+    if not isinstance(io_uring, bool):
+        raise ConfigError(f"{path}: io_uring is true or false, not {io_uring!r}")
     began = document.get("began_with")
     if began is not None:
         _demand_known(_table(document, "began_with", path), frozenset({"backup", "slot"}), path, "began_with.")
@@ -227,6 +233,7 @@ def parse_config(document: Mapping[str, Any], path: str) -> Config:
         incarnation=_integer({"incarnation": 1, **document}, "incarnation", path, 1, 1 << 30),
         reads=reads,
         limits=Limits(**limits),
+        io_uring=io_uring,
         recorder_bytes=_numbers(document, "recorder", _RECORDER, path).get("bytes", 0),
         **session,
         **timing,

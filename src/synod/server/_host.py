@@ -34,6 +34,7 @@ from synod.storage import (
     File,
     FileSystem,
     RealFileSystem,
+    Ring,
     Store,
     StoreOptions,
     mark_forgetful,
@@ -43,7 +44,7 @@ from synod.wire import OP_PING
 
 from ._clients import ClientConnection
 from ._config import Config
-from ._disk import DiskThread
+from ._disk import Disk
 from ._metrics import DISK_STALL_S, LOOP_STALL, Latency, Measures
 from ._peers import PeerConnection
 from ._recorder import Recorder, start_of
@@ -165,7 +166,8 @@ class Host:
         self.told: Any = self.replica if recorder is None else recorder.record(self.replica)
         self._members = self.replica.configuration
         self._loop = asyncio.get_running_loop()
-        self.disk = DiskThread(store, self, self._from_disk)
+        self._ring = Ring.open(config.data_dir) if config.io_uring and fs is None else None
+        self.disk = Disk(store, self, self._from_disk, self._ring)
         self._clients: dict[int, ClientConnection] = {}
         self._per_address: dict[str, int] = {}
         self._mains: dict[int, PeerConnection] = {}
@@ -185,8 +187,10 @@ class Host:
         self.measures = Measures(self._started_at)
 
     def start(self) -> None:
-        """Begin: the disk thread, the timers."""
+        """Begin: the disk, the timers."""
         self.disk.start()
+        if self._ring is not None:
+            self._loop.add_reader(self._ring.fileno(), self._told_by_disk, self.disk.written, ())
         gc.collect()
         gc.freeze()
         gc.disable()
@@ -249,6 +253,8 @@ class Host:
                 client.transport.close()
         for peer in (*self._mains.values(), *self._bulks.values()):
             peer.close()
+        if self._ring is not None:
+            self._loop.remove_reader(self._ring.fileno())
         self.disk.stop()
         if self._recorder is not None:
             self._recorder.close()
@@ -406,19 +412,25 @@ class Host:
     def client_data(self, conn: int, data: bytes) -> None:
         """Bytes of a client."""
         now = monotonic()
-        if not self._timed and len(data) != PING_BYTES:
+        is_ping = len(data) == PING_BYTES and data[PING_AT:] == PING
+        if not self._timed and not is_ping:
             self._timed, self._timed_at = conn, now
+        others_wait = self._timer is not None and bool(self.replica.front.touched)
         try:
             self.told.client_data(conn, data, now)
         except Exception as bug:  # noqa: BLE001 -- no bytes of a client may raise anything
             self._cannot_be(bug)
         if self._flush_due:
             return
-        if len(data) == PING_BYTES and data[PING_AT:] == PING and (due := self.replica.next_deadline()) > now:
-            # It goes to the leader together with others: nothing is to be done for it before that.
-            self._arm(due)
-        else:
+        if not is_ping:
             self.poke()
+        # It goes to the leader together with others: nothing is to be done for it before that.
+        elif not others_wait:
+            due = self.replica.next_deadline()
+            if due > now:
+                self._arm(due)
+            else:
+                self.poke()
 
     def client_lost(self, client: ClientConnection) -> None:
         """A client's connection is gone."""
@@ -618,6 +630,7 @@ class Host:
             "log_bytes": self.disk.log_bytes,
             "version": __version__,
             "compiled": is_compiled(),
+            "io_uring": self._ring is not None,
             "readable": replica.can_read,
             "abstaining": replica.paxos.abstaining,
             "damage": self.damage,

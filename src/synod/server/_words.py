@@ -51,6 +51,7 @@ STATUS: Final = (
     "supported_level",
     "version",
     "compiled",
+    "io_uring",
     "uptime_ms",
     "election_timeout_ms",
     "peers",

@@ -9,7 +9,9 @@ from __future__ import annotations
 from ._backup import BackupHeader, BackupReader, begin_directory, open_snapshot
 from ._files import File, FileSystem, RealFileSystem
 from ._identity import IDENTITY, Identity, format_directory, load_identity, mark_forgetful
+from ._log import Composed
 from ._memory import MemoryFile, MemoryFileSystem
+from ._ring import Ring
 from ._snapshots import parse_snapshot
 from ._store import Recovered, Store, StoreOptions
 from ._verify import Found, verify_directory
@@ -18,6 +20,7 @@ __all__ = [
     "IDENTITY",
     "BackupHeader",
     "BackupReader",
+    "Composed",
     "File",
     "FileSystem",
     "Found",
@@ -26,6 +29,7 @@ __all__ = [
     "MemoryFileSystem",
     "RealFileSystem",
     "Recovered",
+    "Ring",
     "Store",
     "StoreOptions",
     "begin_directory",

@@ -36,6 +36,10 @@ class File(Protocol):
         """Make every write so far durable (fdatasync). After an error nothing may be assumed, and it is not retried."""
         ...
 
+    def direct(self) -> int:
+        """A descriptor for writes past the kernel's cache, for a `Ring`; -1 where there is none. Closed with the file."""
+        ...
+
     def uncache(self, offset: int, size: int) -> None:
         """These bytes are durable, and hardly anybody will read them soon: memory need not hold them. A hint."""
         ...
@@ -126,11 +130,12 @@ def _advice(failure: OSError) -> str:
 class RealFile:
     """A file of the operating system."""
 
-    __slots__ = ("_fd", "_path")
+    __slots__ = ("_direct", "_fd", "_path")
 
     def __init__(self, fd: int, path: str) -> None:
         self._fd = fd
         self._path = path
+        self._direct = -1
 
     def pread(self, offset: int, size: int) -> bytes:
         """See `File`."""
@@ -163,6 +168,14 @@ class RealFile:
         except OSError as failure:
             raise StorageError(f"syncing {self._path}: {failure.strerror}; it may have lost what it held") from failure
 
+    def direct(self) -> int:
+        """See `File`."""
+        if self._direct < 0:
+            # By the descriptor, since the file may have another name by now.
+            with contextlib.suppress(OSError, AttributeError):
+                self._direct = os.open(f"/proc/self/fd/{self._fd}", os.O_WRONLY | os.O_DIRECT | os.O_CLOEXEC)
+        return self._direct
+
     def uncache(self, offset: int, size: int) -> None:
         """See `File`."""
         with contextlib.suppress(OSError):
@@ -174,6 +187,9 @@ class RealFile:
 
     def close(self) -> None:
         """See `File`."""
+        if self._direct >= 0:
+            os.close(self._direct)
+            self._direct = -1
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

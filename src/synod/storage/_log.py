@@ -69,6 +69,18 @@ class _Place:
         self.row = row
 
 
+class Composed:
+    """A sync group that somebody else is to write: to which descriptor, at which offset, what; and the path of the file."""
+
+    __slots__ = ("data", "fd", "offset", "path")
+
+    def __init__(self, fd: int, offset: int, data: bytearray, path: str) -> None:
+        self.fd = fd
+        self.offset = offset
+        self.data = data
+        self.path = path
+
+
 class Log:
     """The log of one replica.
 
@@ -260,6 +272,39 @@ class Log:
         segment = self._active
         if segment is None or segment.at + size > segment.size:
             segment = self._begin_segment(max(self._segment_bytes, BLOCK + size), promised)
+        at = segment.at
+        data = self._next_group(segment, promised, chosen_mark, entries, peers)
+        try:
+            segment.file.pwrite(at, data)
+        except NoSpace as full:
+            # Some of it may be there; another try with other bytes could leave a mixture that reads as rotten.
+            raise StorageError(f"{full}; in the middle of a segment whose room was made before") from full
+
+    def compose(
+        self, *, promised: Ballot, chosen_mark: Slot, entries: Sequence[Entry], peers: bytes, bytes_max: int
+    ) -> Composed | None:
+        """The same, but for the write: somebody else writes and syncs what this gives, and then calls `composed`.
+
+        None when it takes more than `bytes_max`, a new segment, or a file without direct I/O: it is for `append` then,
+        and nothing has happened.
+        """
+        size = group_bytes_max(entries, peers)
+        segment = self._active
+        if segment is None or segment.at + size > segment.size or size > bytes_max or segment.file.direct() < 0:
+            return None
+        at = segment.at
+        return Composed(
+            segment.file.direct(), at, self._next_group(segment, promised, chosen_mark, entries, peers), segment.path
+        )
+
+    def composed(self) -> None:
+        """Everything that was composed is durable."""
+        self._durable = self._number
+
+    def _next_group(
+        self, segment: _Segment, promised: Ballot, chosen_mark: Slot, entries: Sequence[Entry], peers: bytes
+    ) -> bytearray:
+        """The bytes of the next group; from now on it counts as being in the segment."""
         data, crc, rows = encode_group(
             segment.header,
             segment.at,
@@ -271,11 +316,6 @@ class Log:
             entries=entries,
             peers=peers,
         )
-        try:
-            segment.file.pwrite(segment.at, data)
-        except NoSpace as full:
-            # Some of it may be there; another try with other bytes could leave a mixture that reads as rotten.
-            raise StorageError(f"{full}; in the middle of a segment whose room was made before") from full
         for row in rows:
             held = self._places.get(row.slot)
             if held is None or held.row.ballot <= row.ballot:
@@ -289,6 +329,7 @@ class Log:
         self.promised = max(self.promised, promised)
         self.chosen_mark = max(self.chosen_mark, chosen_mark)
         self.peers = peers or self.peers
+        return data
 
     def sync(self) -> None:
         """Make everything that was appended durable."""
@@ -333,6 +374,14 @@ class Log:
         self._segments.append(segment)
         self._active = segment
         return segment
+
+    @property
+    def wants_preparing(self) -> bool:
+        """Whether `prepare` would do something."""
+        active = self._active
+        if active is None or self._no_room:
+            return self._prepared_bytes < self._segment_bytes
+        return self._prepared_bytes < min(self._segment_bytes, 2 * active.at)
 
     def prepare(self) -> None:
         """Have the next segment ready before it is needed: whole once half of the active one is used.

@@ -78,6 +78,11 @@ class MemoryFile:
         inode.unsynced.clear()
         self._fs.count()
 
+    def direct(self) -> int:
+        """See `File`."""
+        self._alive()
+        return -1
+
     def uncache(self, offset: int, size: int) -> None:  # noqa: ARG002 -- memory is all there is
         """See `File`."""
         self._alive()

@@ -1,7 +1,8 @@
 """Everything durable of one replica: identity, log and snapshots, behind one door.
 
-All calls block and come from one thread. After an error of the active segment the store is dead: a failed
-sync may have dropped what it was to write, so that trying again would report success for lost data.
+Calls block, and come from one thread at a time; but `compose` and `composed` do not block, and another thread may be in
+`prepare` meanwhile. After an error of the active segment the store is dead: a failed sync may have dropped what it was to
+write, so that trying again would report success for lost data.
 Ref: Rebello et al. 2020 (after a failed fsync pages are marked clean).
 """
 
@@ -15,7 +16,7 @@ from synod.base import Ballot, Corruption, DataDirError, Entry, NoSpace, Slot, S
 
 from ._files import FileSystem, join
 from ._identity import LOCK, Identity, demand_memory, load_identity, raise_boot_count
-from ._log import Log
+from ._log import Composed, Log
 from ._snapshots import NAME, NotOurs, Snapshots
 
 SEGMENT_BYTES: Final = 16 << 20
@@ -237,6 +238,33 @@ class Store:
             self._dead = str(failure)
             raise
 
+    def compose(
+        self, *, promised: Ballot, chosen_mark: Slot, entries: Sequence[Entry], peers: bytes, bytes_max: int
+    ) -> Composed | None:
+        """The next sync group, for whoever writes it elsewhere, and syncs it, and then calls `composed`.
+
+        None when it takes more than `bytes_max` or more than one write: it is for `append`, and nothing has happened.
+
+        Raises:
+            StorageError: the store is dead.
+        """
+        self._alive()
+        return self._log.compose(
+            promised=promised, chosen_mark=chosen_mark, entries=entries, peers=peers, bytes_max=bytes_max
+        )
+
+    def composed(self, failure: str | None = None) -> None:
+        """Everything composed is durable; or may be lost, and the store is dead.
+
+        Raises:
+            StorageError: it failed.
+        """
+        if failure is None:
+            self._log.composed()
+        else:
+            self._dead = failure
+            raise StorageError(failure)
+
     def sync(self) -> None:
         """Make everything appended durable.
 
@@ -249,6 +277,11 @@ class Store:
         except StorageError as failure:
             self._dead = str(failure)
             raise
+
+    @property
+    def wants_preparing(self) -> bool:
+        """Whether the next segment is behind: `prepare` goes on with it."""
+        return self._log.wants_preparing
 
     def prepare(self) -> None:
         """Have the next segment ready before it is needed, and memory free of what hardly anybody will read.

@@ -439,7 +439,7 @@ class Nemesis:
             await asyncio.sleep(0.02)
 
     async def _disk_error(self, planned: Planned, calls: str) -> bool:
-        target = await self._target(planned)
+        target = await self._target(planned, self._replicas.threads)
         if target is None:
             return False
         i, leads = target
@@ -478,7 +478,7 @@ class Nemesis:
         return await self._late_disk(planned, planned.lasts)
 
     async def _late_disk(self, planned: Planned, seconds: float) -> bool:
-        target = await self._target(planned)
+        target = await self._target(planned, self._replicas.threads)
         if target is None:
             return False
         i, leads = target

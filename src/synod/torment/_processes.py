@@ -114,6 +114,11 @@ class Replicas:
         return next(i for i in self._places if i not in self.ids)
 
     @property
+    def threads(self) -> list[int]:
+        """Whose log a thread writes: with system calls that strace can delay and refuse. The others use io_uring."""
+        return [i for i in self._places if i % 2]
+
+    @property
     def hosts(self) -> str:
         """Where clients reach the cell."""
         return ",".join(place.client_front for place in self._places.values())
@@ -147,6 +152,7 @@ class Replicas:
         config = home / "synod.toml"
         config.write_text(
             f'id = {i}\ncell_id = "{self._cell_id}"\nincarnation = {incarnation}\n'
+            f"io_uring = {'false' if i in self.threads else 'true'}\n"
             f'data_dir = "{self._data(i, incarnation).relative_to(home)}"\n'
             f'[listen]\nclient = "{place.client}"\npeer = "{place.peer}"\nhttp = "{place.http}"\n'
             f"{settings}{self._first}{contacts}"
