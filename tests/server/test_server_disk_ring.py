@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from synod.base import Ballot, Configuration, Entry, Member
+from synod.base import Ballot, Configuration, Entry, Member, StorageError
 from synod.replica import DiskWrite, LogRead, SnapshotWrite
 from synod.server._disk import Disk
 from synod.storage import Identity, RealFileSystem, Ring, Store, StoreOptions, format_directory
@@ -37,12 +37,16 @@ class HandRing:
         self.started: list[tuple[int, int, bytes]] = []
         self.done: int | None = None
         self.closed = False
+        self.refuses = False
 
     def add(self, data: bytes | bytearray) -> None:
         assert self.done is None
         self.added += bytes(data)
 
     def start(self, fd: int, offset: int) -> None:
+        if self.refuses:
+            self.refuses = False
+            raise StorageError("the kernel takes no write to the log: Cannot allocate memory")
         self.started.append((fd, offset, self.added))
         self.added = b""
 
@@ -240,6 +244,18 @@ def test_a_write_that_fails_ends_it_all(disk, loop, ring, result, said):
     assert "the disk failed before" in loop.failures[-1]
 
 
+def test_a_write_that_the_kernel_does_not_take_ends_it_all(disk, loop, ring, directory):
+    """Its place in the segment stays empty: whoever wrote behind it would make it look like a durable one that is gone."""
+    ring.refuses = True
+    disk.submit(write(2))
+    assert ["Cannot allocate memory" in failure for failure in loop.failures] == [True]
+    disk.submit(write(3))
+    disk.submit(LogRead(7, 1, 1 << 20))
+    assert ring.started == []
+    slots = slots_of_after_stop(disk, directory)
+    assert (loop.told, slots) == ([], [1])
+
+
 def test_who_stops_waits_for_the_write_and_does_what_waited(disk, loop, ring, directory):
     """What was handed over before the end is told; the rest is done by the thread."""
     disk.submit(write(2))
@@ -289,7 +305,7 @@ def test_the_store_has_one_user_at_a_time_and_nothing_is_lost(directory, loop, s
     ids = [told for told in loop.told if isinstance(told, int)]
     assert ids == sorted(ids)
     assert (loop.failures, store.trespasses) == ([], [])
-    assert store.composes > 30, "the ring was used"
+    assert store.composes > 3, "the ring was used"
     disk.stop()
     store.close()
     again = opened(directory)

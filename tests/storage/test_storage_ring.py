@@ -126,6 +126,30 @@ def test_a_ring_that_is_closed_takes_nothing(tmp_path: Path, direct: int) -> Non
         ring.start(direct, 0)
 
 
+@pytest.mark.requires("pure")
+def test_a_write_that_was_not_taken_is_not_the_next_one(ring: Ring, direct: int, tmp_path: Path, monkeypatch) -> None:
+    """The kernel has no memory for a moment: the next write goes to its own place, with its own bytes."""
+    real = ring._syscall
+    monkeypatch.setattr(ring, "_syscall", lambda *_: -1)
+    monkeypatch.setattr(ring, "_errno", lambda: errno.ENOMEM)
+    ring.add(b"a" * BLOCK)
+    with pytest.raises(StorageError, match="Cannot allocate memory"):
+        ring.start(direct, 0)
+    monkeypatch.setattr(ring, "_syscall", real)
+    ring.add(b"b" * BLOCK)
+    ring.start(direct, BLOCK)
+    assert ring.wait(ENOUGH_S) == BLOCK
+    assert (tmp_path / "file").read_bytes() == bytes(BLOCK) + b"b" * BLOCK + bytes(2 * BLOCK)
+
+
+def test_a_ring_that_is_not_given_leaves_nothing_open(tmp_path: Path, monkeypatch) -> None:
+    """Neither the ring's descriptor nor that of the file it was tried on."""
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    monkeypatch.setattr(mmap, "mmap", lambda *_, **__: (_ for _ in ()).throw(OSError(errno.ENOMEM, "no memory")))
+    assert [Ring.open(str(tmp_path)) for _ in range(3)] == [None] * 3
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
 GROUPS = st.lists(
     st.tuples(st.booleans(), st.lists(st.integers(0, 3 * BLOCK), max_size=3), st.sampled_from([b"", b"of the peers"])),
     max_size=12,

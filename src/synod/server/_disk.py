@@ -11,6 +11,7 @@ segment is prepared beside the loop's writes: that touches nothing of theirs.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import threading
@@ -186,6 +187,8 @@ class Disk:
         try:
             started = self._start(ring)
         except StorageError as failure:
+            with contextlib.suppress(StorageError):
+                self._store.composed(str(failure))  # it is dead: what it calls written is not there
             self._events.failed(str(failure))
             return
         if not started:

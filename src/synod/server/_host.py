@@ -12,6 +12,7 @@ import gc
 import logging
 import random
 import secrets
+import struct
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from time import monotonic_ns, time_ns
@@ -40,7 +41,7 @@ from synod.storage import (
     mark_forgetful,
     open_snapshot,
 )
-from synod.wire import OP_PING
+from synod.wire import OP_PING, XID_PING
 
 from ._clients import ClientConnection
 from ._config import Config
@@ -55,11 +56,8 @@ logger = logging.getLogger("synod.server")
 GREETING_S: Final = 10.0
 """A connection whose connect request is not whole after this long is closed."""
 
-PING_BYTES: Final = 12
+PING: Final = struct.pack(">iii", 8, XID_PING, OP_PING)
 """A ping alone: its answer waits for those of others on purpose, and is no measure of the service."""
-
-PING_AT: Final = 8
-PING: Final = OP_PING.to_bytes(4, "big")
 
 SWEEP_S: Final = 1.0
 ABUSE_LOG_S: Final = 10.0
@@ -253,8 +251,9 @@ class Host:
                 client.transport.close()
         for peer in (*self._mains.values(), *self._bulks.values()):
             peer.close()
-        if self._ring is not None:
-            self._loop.remove_reader(self._ring.fileno())
+        ring, self._ring = self._ring, None
+        if ring is not None:
+            self._loop.remove_reader(ring.fileno())
         self.disk.stop()
         if self._recorder is not None:
             self._recorder.close()
@@ -412,7 +411,7 @@ class Host:
     def client_data(self, conn: int, data: bytes) -> None:
         """Bytes of a client."""
         now = monotonic()
-        is_ping = len(data) == PING_BYTES and data[PING_AT:] == PING
+        is_ping = data == PING
         if not self._timed and not is_ping:
             self._timed, self._timed_at = conn, now
         others_wait = self._timer is not None and bool(self.replica.front.touched)
@@ -428,6 +427,7 @@ class Host:
         elif not others_wait:
             due = self.replica.next_deadline()
             if due > now:
+                self._due = min(self._due, due)
                 self._arm(due)
             else:
                 self.poke()

@@ -16,7 +16,6 @@ Ref: io_uring_setup(2), io_uring_enter(2); Axboe 2019, "Efficient IO with io_uri
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import mmap
 import os
@@ -27,6 +26,8 @@ import time
 from typing import Final
 
 from synod.base import StorageError
+
+from ._files import RealFile
 
 ALIGNMENT: Final = 4096
 """Direct I/O takes whole blocks at such offsets, out of memory that is aligned as well."""
@@ -66,19 +67,32 @@ class Ring:
         Raises:
             OSError: it gives none.
         """
+        import ctypes  # a Python without it runs a replica all the same
+
         library = ctypes.CDLL(None, use_errno=True)
         self._syscall = library.syscall
         self._syscall.restype = ctypes.c_long
+        self._errno = ctypes.get_errno
         parameters = bytearray(_PARAMETERS_BYTES)
         given = (ctypes.c_char * _PARAMETERS_BYTES).from_buffer(parameters)
         self._fd = int(self._syscall(_SETUP, _ENTRIES, given))
         if self._fd < 0:
-            raise OSError(ctypes.get_errno(), "io_uring_setup")
+            raise OSError(self._errno(), "io_uring_setup")
+        try:
+            self._map(parameters)
+        except BaseException:
+            os.close(self._fd)
+            raise
+        self._buffer = mmap.mmap(-1, BUFFER_BYTES)
+        self._address = ctypes.addressof(ctypes.c_char.from_buffer(self._buffer))
+        self._filled = 0
+
+    def _map(self, parameters: bytearray) -> None:
+        """Map what the kernel shares with us."""
         entries, completions, _flags, _cpu, _idle, features = struct.unpack_from("=6I", parameters)
         sq = _OFFSETS.unpack_from(parameters, 40)
         cq = _OFFSETS.unpack_from(parameters, 80)
         if not features & _FEATURE_SINGLE_MMAP:
-            os.close(self._fd)
             raise OSError(errno.ENOSYS, "this kernel's io_uring is of the first kind")
         flags = mmap.MAP_SHARED | _MAP_POPULATE
         size = max(sq[6] + 4 * entries, cq[5] + _COMPLETION.size * completions)
@@ -90,9 +104,6 @@ class Ring:
         self._cq_head, self._cq_tail, self._cq_mask, self._completions = cq[0] // 4, cq[1] // 4, completions - 1, cq[5]
         for index in range(entries):
             self._words[sq[6] // 4 + index] = index
-        self._buffer = mmap.mmap(-1, BUFFER_BYTES)
-        self._address = ctypes.addressof(ctypes.c_char.from_buffer(self._buffer))
-        self._filled = 0
 
     @classmethod
     def open(cls, directory: str) -> Ring | None:
@@ -101,16 +112,16 @@ class Ring:
             return None
         try:
             ring = cls()
-        except (OSError, ValueError, AttributeError):
+        except (ImportError, OSError, ValueError, AttributeError):
             return None
         try:
-            fd = os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_DIRECT | os.O_CLOEXEC, 0o600)
+            file = RealFile(os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600), directory)
             try:
                 ring.add(bytes(ALIGNMENT))
-                ring.start(fd, 0)
+                ring.start(file.direct(), 0)
                 works = ring.wait(PROBE_S) == ALIGNMENT
             finally:
-                os.close(fd)
+                file.close()
         except (OSError, StorageError):
             works = False
         if not works:
@@ -149,9 +160,10 @@ class Ring:
         for _ in range(_TRIES_MAX):
             if self._syscall(_ENTER, self._fd, 1, 0, 0, None, 0) == 1:
                 return
-            if ctypes.get_errno() not in _BUSY:
+            if self._errno() not in _BUSY:
                 break
-        raise StorageError(f"the kernel takes no write to the log: {os.strerror(ctypes.get_errno())}")
+        self._words[self._sq_tail] = tail  # it was not taken: else the next one would take its place
+        raise StorageError(f"the kernel takes no write to the log: {os.strerror(self._errno())}")
 
     def result(self) -> int | None:
         """What became of the write: its bytes, or an error number below zero; None while it is under way."""
@@ -168,13 +180,17 @@ class Ring:
         """The same, after so long at most."""
         poll = select.poll()
         poll.register(self._fd, select.POLLIN)
+        poll.poll(0)  # what the kernel has written is seen after a system call
         until = time.monotonic() + timeout_s
         while (result := self.result()) is None and (left := until - time.monotonic()) > 0:
             poll.poll(1_000 * left)
         return result
 
     def close(self) -> None:
-        """Let go of it. A write that is under way may or may not reach the disk."""
+        """Let go of it. A write that is under way may or may not reach the disk.
+
+        The maps stay until nobody knows this object any more: the disk may still read what it was to write.
+        """
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
