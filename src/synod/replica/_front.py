@@ -14,10 +14,10 @@ import hashlib
 import struct
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from synod.base import Micros, RemoteProtocolError, ReplicaId, invariant
-from synod.tree import Tree, encode_attach, encode_auth, encode_create_session, encode_slice
+from synod.tree import Tree, encode_attach, encode_auth, encode_create_session, encode_slice, int32_at
 from synod.wire import (
     ERR_AUTH_FAILED,
     ERR_NOT_READ_ONLY,
@@ -35,6 +35,9 @@ from synod.wire import (
 from ._connection import AHEAD, ATTACHING, CLOSED, NEW, OPEN, REFUSED, Connection, Reads
 from ._options import FRAME_BYTES_MAX, GROUP_BYTES_MAX, ReplicaOptions
 from ._ready import Ready
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64
 
 _WRITES: Final = WRITE_OPS
 _NOTHING: Final[frozenset[int]] = frozenset()
@@ -144,16 +147,14 @@ class Front:
         if c.state != OPEN or self.overloaded:
             return
         data = c.buffer
-        size = len(data)
-        at = run = requests = 0
+        size: i64 = len(data)
+        at: i64 = 0
+        run: i64 = 0
+        requests = 0
         writes = _NOTHING if self.read_only else _WRITES
         room = room_before = self._options.outstanding_requests_max - c.outstanding
-        # What struct gives is of no type that mypyc knows: declared, it is unboxed, and a sum is no call.
-        length: int
-        xid: int
-        op: int
         while size - at >= 12 and room > 0:
-            length, xid, op = _HEAD.unpack_from(data, at)
+            length, xid, op = int32_at(data, at), int32_at(data, at + 4), int32_at(data, at + 8)
             if length < 8 or length > FRAME_BYTES_MAX:
                 self._refuse(c, f"a frame of {length} bytes")
                 return

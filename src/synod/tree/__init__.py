@@ -27,6 +27,7 @@ from ._batch import (
     group_header,
 )
 from ._limits import VALUE_BYTES_MAX
+from ._scan import int32_at
 from ._session import Session
 from ._snapshot import Summary, summarize
 from ._tree import Sink, Tree
@@ -52,5 +53,6 @@ __all__ = [
     "encode_silent",
     "encode_slice",
     "group_header",
+    "int32_at",
     "summarize",
 ]

@@ -21,11 +21,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from synod.base import Ballot, SynodError
 
 from ._scan import int64_at, uint32_at
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64
 
 BATCH_VERSION: Final = 1
 """The layout that this module writes; another one is a reason to stop."""
@@ -192,11 +195,11 @@ class Slice:
 
     __slots__ = ("attach_epoch", "end", "session", "start")
 
-    def __init__(self, session: int, attach_epoch: int, start: int, end: int) -> None:
+    def __init__(self, session: int, attach_epoch: int, start: i64, end: i64) -> None:
         self.session = session
         self.attach_epoch = attach_epoch
-        self.start = start
-        self.end = end
+        self.start: i64 = start
+        self.end: i64 = end
 
 
 class CreateSession:
@@ -324,7 +327,8 @@ def parse_batch(data: bytes, supported_level: int = FEATURE_LEVEL) -> Batch:
         raise UnknownCommand(f"the batch has layout version {version}; this replica knows {BATCH_VERSION}")
     check_level(level, supported_level)
     commands: list[Command] = []
-    at, size = _BATCH_BYTES, len(data)
+    at: i64 = _BATCH_BYTES
+    size: i64 = len(data)
     for _ in range(count):
         if size - at < _LENGTH_BYTES:
             raise UnknownCommand("a batch ends before its last command")
@@ -355,7 +359,7 @@ def check_level(level: int, supported_level: int) -> None:
         )
 
 
-def _parse_command(data: bytes, at: int, end: int) -> Command:
+def _parse_command(data: bytes, at: i64, end: i64) -> Command:
     kind = data[at]
     if kind == COMMAND_GROUP:
         return _parse_group(data, at, end)
@@ -380,7 +384,7 @@ def _parse_command(data: bytes, at: int, end: int) -> Command:
     raise UnknownCommand(f"the batch holds a command of the unknown kind {kind}")
 
 
-def _parse_group(data: bytes, at: int, end: int) -> Group:
+def _parse_group(data: bytes, at: i64, end: i64) -> Group:
     _demand(end - at >= _GROUP_BYTES, "group")
     origin: int
     boot: int
@@ -399,7 +403,7 @@ def _parse_group(data: bytes, at: int, end: int) -> Group:
     return Group(origin, boot, seq, items)
 
 
-def _parse_item(kind: int, data: bytes, at: int, end: int) -> Item:
+def _parse_item(kind: int, data: bytes, at: i64, end: i64) -> Item:
     if kind == ITEM_SLICE:
         _demand(end - at >= _SLICE_BODY_BYTES, "slice")
         return Slice(int64_at(data, at), uint32_at(data, at + 8), at + _SLICE_BODY_BYTES, end)

@@ -8,7 +8,7 @@ those before the one that failed, its code, and RUNTIMEINCONSISTENCY for those a
 from __future__ import annotations
 
 import struct
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from synod.wire import (
     ERR_MARSHALLING,
@@ -33,7 +33,10 @@ from ._limits import MULTI_OPS_MAX, VALUE_BYTES_MAX
 from ._scan import Scanner, int32_at
 from ._watches import Outputs
 from ._writes import Writer
-from ._znode import Znode, stat_bytes
+from ._znode import PLAIN_STAT, Znode, stat_bytes
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64
 
 HEADER: Final = struct.Struct(">i?i")
 _HEADER_BYTES: Final[int] = HEADER.size
@@ -44,6 +47,7 @@ _DELETE_OK: Final = HEADER.pack(OP_DELETE, False, OK)
 _SET_DATA_OK: Final = HEADER.pack(OP_SET_DATA, False, OK)
 _CHECK_OK: Final = HEADER.pack(OP_CHECK, False, OK)
 _ERROR_RESULT: Final = struct.Struct(">i?ii")
+_PACK_PLAIN_SET: Final = struct.Struct(">9s" + PLAIN_STAT).pack
 
 CREATES: Final = (OP_CREATE, OP_CREATE2, OP_CREATE_CONTAINER, OP_CREATE_TTL)
 
@@ -163,6 +167,10 @@ def set_all(scanner: Scanner, writer: Writer, sink: Outputs, *, answered: bool) 
         What `run` would give; None, with nothing changed, when the request is any other.
     """
     data, at, end = scanner.data, scanner.at, scanner.end
+    path_begin: i64
+    path_end: i64
+    value_begin: i64
+    size: i64
     znodes = writer.state.nodes
     nodes: list[Znode] = []
     values: list[bytes] = []
@@ -186,9 +194,20 @@ def set_all(scanner: Scanner, writer: Writer, sink: Outputs, *, answered: bool) 
     if data[at:end] != END or len(nodes) > MULTI_OPS_MAX:
         return None
     parts: list[bytes] = []
+    # To struct an integer is an object: those that all results share are made once.
+    zxid: object = writer.zxid
+    wall_ms: object = writer.wall_ms
     for number, node in enumerate(nodes):
-        writer.assign(node, values[number])
-        if answered:
+        value = values[number]
+        writer.assign(node, value)
+        if not answered:
+            continue
+        if node.is_plain():
+            czxid: object = node.czxid
+            parts.append(
+                _PACK_PLAIN_SET(_SET_DATA_OK, czxid, zxid, node.ctime, wall_ms, node.version, len(value), czxid)
+            )
+        else:
             _add_result(OP_SET_DATA, node, parts)
     writer.tell_changed(nodes, sink)
     parts.append(END)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from synod.base import BALLOT_ZERO, ConfigError, Configuration, InvariantViolation, is_change
 from synod.wire import (
@@ -84,7 +84,10 @@ from ._session import Session
 from ._state import FEATURES, SPECIAL, ZXID_MAX, State
 from ._watches import CHILD, DATA, Watches
 from ._writes import Writer
-from ._znode import STAT_BYTES, Znode, int32, names_bytes, next_version, stat_bytes
+from ._znode import PLAIN_STAT, STAT_BYTES, Znode, names_bytes, next_version, stat_bytes
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64
 
 
 class Sink(Protocol):
@@ -134,9 +137,9 @@ class Sink(Protocol):
         ...
 
 
-_PACK_SET_REPLY: Final = struct.Struct(">iiqiqqqqiiiqiiq").pack
-_PATH_REPLY: Final = struct.Struct(">iiqii")
-_REPLY: Final = struct.Struct(">iiqi")
+_PACK_PLAIN_SET_REPLY: Final = struct.Struct(">iiq4x" + PLAIN_STAT).pack
+_PACK_PATH_REPLY: Final = struct.Struct(">iiq4xi").pack
+_PACK_REPLY: Final = struct.Struct(">iiq4x").pack
 _SET_REPLY_BYTES: Final = 16 + STAT_BYTES
 
 _OPEN_WIRE_BYTES: Final = len(OPEN_WIRE)
@@ -433,7 +436,7 @@ class Tree(State):
     # -- frames ----------------------------------------------------------------------------------------
 
     def _apply_slice(
-        self, session: Session, data: bytes, at: int, end: int, out: list[bytes] | None, sink: Sink
+        self, session: Session, data: bytes, at: i64, end: i64, out: list[bytes] | None, sink: Sink
     ) -> None:
         """Apply a run of frames: the hot path.
 
@@ -448,6 +451,9 @@ class Tree(State):
         watches = self.watches
         watched = watches.table
         wall_ms = self._writer.wall_ms
+        size: i64
+        value_end: i64
+        acl_end: i64
         while at + 16 <= end:
             length = int32_at(data, at)
             op = int32_at(data, at + 8)
@@ -483,28 +489,27 @@ class Tree(State):
                         if watched:
                             watches.changed(node.path, node.acl, zxid, sink)
                         if out is not None:
-                            children = node.children
-                            count = 0 if children is None else len(children)
-                            owner = node.owner
-                            out.append(
-                                _PACK_SET_REPLY(
-                                    _SET_REPLY_BYTES,
-                                    int32_at(data, at + 4),
-                                    zxid,
-                                    OK,
-                                    node.czxid,
-                                    zxid,
-                                    node.ctime,
-                                    wall_ms,
-                                    version,
-                                    int32(2 * node.creates - count) if node.creates else -count,
-                                    node.aversion,
-                                    max(0, owner),
-                                    size,
-                                    count,
-                                    node.pzxid,
+                            xid = int32_at(data, at + 4)
+                            if node.is_plain():
+                                # To struct an integer is an object: those that it gets twice are made once.
+                                now: object = zxid
+                                czxid: object = node.czxid
+                                out.append(
+                                    _PACK_PLAIN_SET_REPLY(
+                                        _SET_REPLY_BYTES,
+                                        xid,
+                                        now,
+                                        czxid,
+                                        now,
+                                        node.ctime,
+                                        wall_ms,
+                                        version,
+                                        size,
+                                        czxid,
+                                    )
                                 )
-                            )
+                            else:
+                                out.append(_PACK_REPLY(_SET_REPLY_BYTES, xid, zxid) + stat_bytes(node))
                         at = frame_end
                         continue
             elif op in _CREATES:
@@ -552,10 +557,10 @@ class Tree(State):
                             if out is not None:
                                 xid = int32_at(data, at + 4)
                                 if op == OP_CREATE:
-                                    out.append(_PATH_REPLY.pack(20 + len(path), xid, zxid, OK, len(path)) + path)
+                                    out.append(_PACK_PATH_REPLY(20 + len(path), xid, zxid, len(path)) + path)
                                 else:
                                     out.append(
-                                        _PATH_REPLY.pack(20 + STAT_BYTES + len(path), xid, zxid, OK, len(path))
+                                        _PACK_PATH_REPLY(20 + STAT_BYTES + len(path), xid, zxid, len(path))
                                         + path
                                         + stat_bytes(node)
                                     )
@@ -578,7 +583,7 @@ class Tree(State):
                             if watched:
                                 watches.deleted(path, node.acl, parent.path, parent.acl, zxid, sink)
                             if out is not None:
-                                out.append(_REPLY.pack(16, int32_at(data, at + 4), zxid, OK))
+                                out.append(_PACK_REPLY(16, int32_at(data, at + 4), zxid))
                             at = frame_end
                             continue
             at = self._apply_frame(session, data, at, end, out, sink)
@@ -587,8 +592,8 @@ class Tree(State):
             at = self._apply_frame(session, data, at, end, out, sink)
 
     def _apply_frame(
-        self, session: Session, data: bytes, at: int, end: int, out: list[bytes] | None, sink: Sink
-    ) -> int:
+        self, session: Session, data: bytes, at: i64, end: i64, out: list[bytes] | None, sink: Sink
+    ) -> i64:
         """Apply any one frame; returns where the next one begins, or `end` when the rest cannot be applied.
 
         An origin forwards whole frames only. Should one cross the end of its slice, the rest is dropped, on
@@ -616,7 +621,7 @@ class Tree(State):
             if isinstance(body, int):
                 out.append(reply(xid, self.zxid, body))
             else:
-                out.append(_REPLY.pack(16 + len(body), xid, self.zxid, OK) + body)
+                out.append(_PACK_REPLY(16 + len(body), xid, self.zxid) + body)
         return frame_end
 
     def _write(self, op: int, scanner: Scanner, session: Session, sink: Sink, *, answered: bool) -> bytes | int:
@@ -687,7 +692,7 @@ class Tree(State):
             conn: where its watches belong.
             sink: takes the events that setWatches finds missed.
         """
-        size = len(frame)
+        size: i64 = len(frame)
         if size >= 18 and self._fast:
             xid, op, path_bytes = int32_at(frame, 4), int32_at(frame, 8), int32_at(frame, 12)
             path_end = 16 + path_bytes
@@ -699,21 +704,17 @@ class Tree(State):
                         data = node.data
                         if data is not None and (not watch or self.watches.add(conn, session, node.path, DATA)):
                             count = len(data)
-                            return (
-                                _PATH_REPLY.pack(88 + count, xid, self.zxid, OK, count)
-                                + data
-                                + (node.stat or stat_bytes(node))
-                            )
+                            head = _PACK_PATH_REPLY(88 + count, xid, self.zxid, count)
+                            # One piece out of three, without the one that a sum would make of two.
+                            return b"%b%b%b" % (head, data, node.stat or stat_bytes(node))
                     elif op == OP_EXISTS:
                         if not watch or self.watches.add(conn, session, node.path, DATA):
-                            return _REPLY.pack(84, xid, self.zxid, OK) + (node.stat or stat_bytes(node))
+                            return _PACK_REPLY(84, xid, self.zxid) + (node.stat or stat_bytes(node))
                     elif op in _GET_CHILDREN and (not watch or self.watches.add(conn, session, node.path, CHILD)):
                         names = node.listing or names_bytes(node)
                         if op == OP_GET_CHILDREN:
-                            return _REPLY.pack(16 + len(names), xid, self.zxid, OK) + names
-                        return (
-                            _REPLY.pack(84 + len(names), xid, self.zxid, OK) + names + (node.stat or stat_bytes(node))
-                        )
+                            return _PACK_REPLY(16 + len(names), xid, self.zxid) + names
+                        return _PACK_REPLY(84 + len(names), xid, self.zxid) + names + (node.stat or stat_bytes(node))
         return self._reader.answer(frame, session, conn, sink)
 
     def forget(self, conn: int) -> None:

@@ -182,7 +182,8 @@ class Writer:
         """The same without a note, for a caller that knows that it stays, and tells the watches itself."""
         state = self.state
         state.touch(node)
-        state.data_bytes += len(data or b"") - len(node.data or b"")
+        old = node.data
+        state.data_bytes += (0 if data is None else len(data)) - (0 if old is None else len(old))
         node.data = data
         node.version = next_version(node.version)
         node.mzxid = self.zxid

@@ -13,6 +13,9 @@ from ._acl import Acl
 _PACK_STAT: Final = struct.Struct(">qqqqiiiqiiq").pack
 """czxid mzxid ctime mtime version cversion aversion ephemeralOwner dataLength numChildren pzxid."""
 
+PLAIN_STAT: Final = "qqqqi16xi4xq"
+"""The same of a plain znode (see `Znode.is_plain`), for struct: what is 0 of it is padding, which costs nothing."""
+
 STAT_BYTES: Final = 68
 
 CONTAINER: Final = -(1 << 63)
@@ -26,13 +29,15 @@ _INT32_HALF: Final = 1 << 31
 
 
 def int32(value: int) -> int:
-    """The value as a signed 32-bit integer that wraps, as Java's int does. The only place that wraps."""
+    """The value as a signed 32-bit integer that wraps, as Java's int does. Only `next_version` wraps as well."""
     return (value + _INT32_HALF) % _INT32_SPAN - _INT32_HALF
 
 
 def next_version(version: int) -> int:
     """The version after this one. It skips -1, which in a request means "any version"."""
-    following = int32(version + 1)
+    following = version + 1
+    if following == _INT32_HALF:
+        return -_INT32_HALF
     return 0 if following == -1 else following
 
 
@@ -90,6 +95,16 @@ class Znode:
         self.era = era
         self.snap = snap
         self.hash = 0
+
+    def is_plain(self) -> bool:
+        """Whether it belongs to nobody, and has never had a child nor another ACL: most do not."""
+        return (
+            self.creates == 0
+            and self.owner == 0
+            and self.aversion == 0
+            and self.children is None
+            and self.pzxid == self.czxid
+        )
 
     def record(self) -> bytes:
         """All that is replicated of this znode, in one canonical form: for snapshots and digests."""
