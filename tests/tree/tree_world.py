@@ -244,8 +244,8 @@ class RecordingSink:
     def session_opened(self, session: int, timeout_ms: int) -> None:
         self.calls.append(("session_opened", session, timeout_ms))
 
-    def session_touched(self, session: int) -> None:
-        self.calls.append(("touched", session))
+    def sessions_touched(self, sessions: list[int]) -> None:
+        self.calls += [("touched", session) for session in sessions]
 
     def session_awake(self, session: int) -> None:
         self.calls.append(("awake", session))

@@ -40,6 +40,7 @@ class Connection:
 
     Invariant: `queue` holds the number of requests of each slice of this connection that is not applied, and `Reads`.
     Invariant: `slices` is the number of slices in `queue`.
+    Invariant: `slice_owner` says `session` and `attach_epoch`, as each slice of it does.
     """
 
     __slots__ = (
@@ -48,6 +49,7 @@ class Connection:
         "awaits_round",
         "buffer",
         "connect_frame",
+        "dirty",
         "id",
         "opened_at",
         "out",
@@ -58,6 +60,7 @@ class Connection:
         "read_only_asked",
         "received",
         "session",
+        "slice_owner",
         "slices",
         "state",
         "timeout_ms",
@@ -70,6 +73,7 @@ class Connection:
         self.buffer = b""
         self.connect_frame = b""
         self.out: list[bytes] = []
+        self.dirty = False
         self.awaits_round = False
         self.queue: deque[Reads | int] = deque()
         self.slices = 0
@@ -78,6 +82,7 @@ class Connection:
         self.received = 0
         self.session = 0
         self.attach_epoch = 0
+        self.slice_owner = b""
         self.timeout_ms = 0
         self.password = b""
         self.read_only_asked: bool | None = None

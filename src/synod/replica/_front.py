@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from synod.base import Micros, RemoteProtocolError, ReplicaId, invariant
-from synod.tree import Tree, encode_attach, encode_auth, encode_create_session, encode_slice, int32_at
+from synod.tree import Tree, encode_attach, encode_auth, encode_create_session, encode_slice_of, int32_at, slice_owner
 from synod.wire import (
     ERR_AUTH_FAILED,
     ERR_NOT_READ_ONLY,
@@ -82,7 +82,7 @@ class Front:
         self._sequential = options.reads == "sequential"
         self.connections: dict[int, Connection] = {}
         self._by_session: dict[int, Connection] = {}
-        self._dirty: dict[int, Connection] = {}
+        self._dirty: list[Connection] = []  # those that say so themselves: to look a number up costs as much as a reply
         self._closing: list[tuple[int, str]] = []
         self._pauses: list[tuple[int, bool]] = []
         self._ahead: dict[int, Connection] = {}
@@ -108,7 +108,7 @@ class Front:
         self.on_group_applied: Callable[[int], None] = _ignore_applied
         self.on_group_skipped: Callable[[ReplicaId, int, int], None] = _ignore_group
         self.on_session_opened: Callable[[int, int], None] = _ignore_opened
-        self.on_session_touched: Callable[[int], None] | None = None  # for each slice: nobody calls it for nothing
+        self.on_sessions_touched: Callable[[list[int]], None] | None = None  # for each group: not called for nothing
         self.on_session_ended: Callable[[int], None] = _ignore_session
 
     # -- connections come, speak and go ---------------------------------------------------------------
@@ -125,7 +125,8 @@ class Front:
             return
         c.state = CLOSED
         self._ahead.pop(conn, None)
-        self._dirty.pop(conn, None)
+        if c.dirty:
+            self._dirty.remove(c)
         if self._by_session.get(c.session) is c:
             del self._by_session[c.session]
         self.tree.forget(conn)
@@ -205,7 +206,7 @@ class Front:
             self._pauses.append((c.id, False))
 
     def _slice(self, c: Connection, frames: bytes, requests: int) -> None:
-        self.items.append(encode_slice(c.session, c.attach_epoch, requests, frames))
+        self.items.append(encode_slice_of(c.slice_owner, requests, frames))
         c.add_slice(requests)
 
     def _other(self, c: Connection, xid: int, op: int, frame: bytes) -> None:
@@ -219,7 +220,7 @@ class Front:
             self._auth(c, xid, frame)
         elif self._sequential and not c.queue and op != OP_SYNC:
             c.out.append(self.tree.read(frame, c.session, c.id, self))
-            self._dirty[c.id] = c
+            self._mark(c)
         else:
             self._queue_read(c, frame, op)
 
@@ -344,7 +345,7 @@ class Front:
 
     def _reply(self, c: Connection, xid: int, err: int) -> None:
         c.out.append(_REPLY.pack(_REPLY_BYTES, xid, self.tree.zxid, err))
-        self._dirty[c.id] = c
+        self._mark(c)
 
     # -- reads -----------------------------------------------------------------------------------------
 
@@ -382,7 +383,7 @@ class Front:
         for frame in reads.frames:
             out.append(tree.read(frame, session, conn, self))
         self._answered(c, len(reads.frames))
-        self._dirty[conn] = c
+        self._mark(c)
 
     def _answered(self, c: Connection, requests: int) -> None:
         c.outstanding -= requests
@@ -418,6 +419,12 @@ class Front:
                 self.pings[id_] = waiting + self.pings.get(id_, [])
             self.touched[id_] = None
 
+    def _mark(self, c: Connection) -> None:
+        """It has output, or may have some."""
+        if not c.dirty:
+            c.dirty = True
+            self._dirty.append(c)
+
     # -- Sink: called by the state machine while it applies ----------------------------------------------
 
     def output(self, session: int, attach_epoch: int) -> list[bytes] | None:
@@ -437,7 +444,7 @@ class Front:
                 self._answered(c, head)
                 break
             self._answer(c, head)
-        self._dirty[c.id] = c
+        self._mark(c)
         return c.out
 
     def watcher(self, conn: int) -> list[bytes] | None:
@@ -446,7 +453,7 @@ class Front:
         if c is None or c.state != OPEN:
             return None
         self.events += 1
-        self._dirty[conn] = c
+        self._mark(c)
         return c.out
 
     def opened(self, conn: int, session: int, attach_epoch: int, timeout_ms: int) -> None:
@@ -456,15 +463,16 @@ class Front:
             return
         if session == 0:
             c.out.append(_framed(encode_connect_response(0, 0, _NO_PASSWORD, self._read_only_field(c))))
-            self._dirty[conn] = c
+            self._mark(c)
             self.close(c, "the session is over, or its password is wrong")
             return
         c.state = OPEN
         c.session, c.attach_epoch, c.timeout_ms = session, attach_epoch, timeout_ms
+        c.slice_owner = slice_owner(session, attach_epoch)
         self._by_session[session] = c
         c.out.append(_framed(encode_connect_response(timeout_ms, session, c.password, self._read_only_field(c))))
         c.password = b""
-        self._dirty[conn] = c
+        self._mark(c)
 
     @staticmethod
     def _read_only_field(c: Connection) -> bool | None:
@@ -483,12 +491,14 @@ class Front:
         """Some replica opened a session."""
         self.on_session_opened(session, timeout_ms)
 
-    def session_touched(self, session: int) -> None:
-        """A logged frame showed that the session's client lives."""
-        if self.refused and session in self.refused:
-            self.touch_again(session)
-        if self.on_session_touched is not None:
-            self.on_session_touched(session)
+    def sessions_touched(self, sessions: list[int]) -> None:
+        """Logged frames showed that the sessions' clients live."""
+        if self.refused:
+            for session in sessions:
+                if session in self.refused:
+                    self.touch_again(session)
+        if self.on_sessions_touched is not None:
+            self.on_sessions_touched(sessions)
 
     def session_awake(self, session: int) -> None:
         """What the leader refused it acknowledges now."""
@@ -500,7 +510,7 @@ class Front:
         c = self._by_session.get(session)
         if c is not None and c.attach_epoch != attach_epoch:
             self.close(c, "the session was attached elsewhere")
-        self.session_touched(session)
+        self.sessions_touched([session])
 
     def session_ended(self, session: int) -> None:
         """The session was closed or has expired."""
@@ -521,7 +531,7 @@ class Front:
             self.admit_ahead(now)
         if not self._dirty:
             return
-        for c in list(self._dirty.values()):
+        for c in list(self._dirty):
             if c.queue and c.state == OPEN:
                 self._serve(c)
                 self._await_round(c)
@@ -537,9 +547,10 @@ class Front:
     def drain(self, ready: Ready) -> None:
         """Hand over output bytes per connection, connections to close after that, and those to pause or resume."""
         if self._dirty:
-            for conn, c in self._dirty.items():
+            for c in self._dirty:
+                c.dirty = False
                 if c.out:
-                    ready.client_output.append((conn, b"".join(c.out)))
+                    ready.client_output.append((c.id, c.out[0] if len(c.out) == 1 else b"".join(c.out)))
                     c.out.clear()
             self._dirty.clear()
         if self._closing:

@@ -941,7 +941,7 @@ class Replica:
             self._reign = reign
             self._batcher.clear()
             self._deadlines = None
-            self.front.on_session_touched = None
+            self.front.on_sessions_touched = None
             self._levels.proposed = 0
             self._settling.clear()
             self._touch_asks.clear()
@@ -966,7 +966,7 @@ class Replica:
             began=began,
         )
         self._deadlines.begin(self.tree.sessions)
-        self.front.on_session_touched = self._session_touched
+        self.front.on_sessions_touched = self._sessions_touched
         self._look_at = self._now + READ_EVERY
 
     def _wall_ms(self) -> int:
@@ -1207,9 +1207,11 @@ class Replica:
         if self._deadlines is not None:
             self._deadlines.opened(session, self._clock.read(self._now))
 
-    def _session_touched(self, session: int) -> None:
+    def _sessions_touched(self, sessions: list[int]) -> None:
         if self._deadlines is not None:
-            self._deadlines.touched(session, self._clock.read(self._now))
+            cell_time = self._clock.read(self._now)
+            for session in sessions:
+                self._deadlines.touched(session, cell_time)
 
     def _session_ended(self, session: int) -> None:
         if self._deadlines is not None:

@@ -24,7 +24,9 @@ from ._batch import (
     encode_raise,
     encode_silent,
     encode_slice,
+    encode_slice_of,
     group_header,
+    slice_owner,
 )
 from ._limits import VALUE_BYTES_MAX
 from ._scan import int32_at
@@ -52,7 +54,9 @@ __all__ = [
     "encode_raise",
     "encode_silent",
     "encode_slice",
+    "encode_slice_of",
     "group_header",
     "int32_at",
+    "slice_owner",
     "summarize",
 ]

@@ -79,7 +79,7 @@ from ._multi import run as run_multi
 from ._multi import set_all
 from ._paths import ROOT, parent_path
 from ._read import Reader, reply
-from ._scan import Scanner, int32_at
+from ._scan import Scanner, int32_at, int32_bytes
 from ._session import Session
 from ._state import FEATURES, SPECIAL, ZXID_MAX, State
 from ._watches import CHILD, DATA, Watches
@@ -120,8 +120,8 @@ class Sink(Protocol):
         """A session began, at whatever replica."""
         ...
 
-    def session_touched(self, session: int) -> None:
-        """The log shows that the session's client lives."""
+    def sessions_touched(self, sessions: list[int]) -> None:
+        """The log shows that the clients of these sessions live: once a group, for a call across rooms costs."""
         ...
 
     def session_awake(self, session: int) -> None:
@@ -141,6 +141,7 @@ _PACK_PLAIN_SET_REPLY: Final = struct.Struct(">iiq4x" + PLAIN_STAT).pack
 _PACK_PATH_REPLY: Final = struct.Struct(">iiq4xi").pack
 _PACK_REPLY: Final = struct.Struct(">iiq4x").pack
 _SET_REPLY_BYTES: Final = 16 + STAT_BYTES
+_OK_BYTES: Final = OK.to_bytes(4, "big")
 
 _OPEN_WIRE_BYTES: Final = len(OPEN_WIRE)
 _PLAIN: Final = bytes(c for c in range(0x20, 0x7F) if c != 0x2F)
@@ -174,7 +175,7 @@ class Tree(State):
         fast: False leaves the fast paths out: the slow twin that they are compared with.
     """
 
-    __slots__ = ("_fast", "_reader", "_writer", "watches")
+    __slots__ = ("_fast", "_reader", "_told", "_told_zxid", "_writer", "watches")
 
     def __init__(
         self,
@@ -186,6 +187,8 @@ class Tree(State):
     ) -> None:
         super().__init__(zxid=zxid, configuration=configuration, supported_level=supported_level)
         self._fast = fast
+        self._told_zxid = -1
+        self._told = b""
         self.watches = Watches(self)
         self._writer = Writer(self, self.watches)
         self._reader = Reader(self, self.watches)
@@ -328,12 +331,14 @@ class Tree(State):
             return
         self.origins[group.origin] = (boot, seq)
         local = group.origin == sink.origin and boot == sink.boot
+        touched: list[int] = []
         for item in group.items:
             if isinstance(item, Slice):
                 out = sink.output(item.session, item.attach_epoch) if local else None
                 session = self.sessions.get(item.session)
                 if session is not None and session.attach_epoch == item.attach_epoch:
-                    self._revive(session, sink)
+                    self._revive(session)
+                    touched.append(session.id)
                     self._apply_slice(session, batch, item.start, item.end, out, sink)
                 elif out is not None:
                     self._refuse_slice(ERR_SESSION_EXPIRED if session is None else ERR_SESSION_MOVED, batch, item, out)
@@ -342,17 +347,18 @@ class Tree(State):
             elif isinstance(item, Attach):
                 self._attach_session(item, local, sink)
             elif isinstance(item, Auth):
-                self._authenticate(item, local, sink)
+                self._authenticate(item, local, touched, sink)
+        if touched:
+            sink.sessions_touched(touched)
         sink.group_applied(group.origin, boot, seq)
 
     # -- sessions --------------------------------------------------------------------------------------
 
-    def _revive(self, session: Session, sink: Sink) -> None:
+    def _revive(self, session: Session) -> None:
         """A logged frame of a session shows that its client lives."""
         if session.silent_since_ms is not None:
             self.touch_session(session)
             session.silent_since_ms = None
-        sink.session_touched(session.id)
 
     def _create_session(self, item: CreateSession, local: bool, sink: Sink) -> None:
         if len(self.sessions) >= SESSIONS_MAX:
@@ -383,7 +389,7 @@ class Tree(State):
         if local:
             sink.opened(item.conn, session.id, session.attach_epoch, session.timeout_ms)
 
-    def _authenticate(self, item: Auth, local: bool, sink: Sink) -> None:
+    def _authenticate(self, item: Auth, local: bool, touched: list[int], sink: Sink) -> None:
         stated = item.scheme == IP  # by the origin, of its connection: nobody waits for an answer
         out = sink.output(item.session, item.attach_epoch) if local and not stated else None
         session = self.sessions.get(item.session)
@@ -392,7 +398,8 @@ class Tree(State):
                 code = ERR_SESSION_EXPIRED if session is None else ERR_SESSION_MOVED
                 out.append(reply(item.xid, self.zxid, code))
             return
-        self._revive(session, sink)
+        self._revive(session)
+        touched.append(session.id)
         identity: Identity = (item.scheme, item.identity)
         kept = [known for known in session.identities if not (stated and known[0] == IP)]
         err = OK
@@ -703,10 +710,19 @@ class Tree(State):
                     if op == OP_GET_DATA:
                         data = node.data
                         if data is not None and (not watch or self.watches.add(conn, session, node.path, DATA)):
+                            if self._told_zxid != self.zxid:  # all reads between two writes tell the same
+                                self._told_zxid = self.zxid
+                                self._told = self.zxid.to_bytes(8, "big") + _OK_BYTES
                             count = len(data)
-                            head = _PACK_PATH_REPLY(88 + count, xid, self.zxid, count)
-                            # One piece out of three, without the one that a sum would make of two.
-                            return b"%b%b%b" % (head, data, node.stat or stat_bytes(node))
+                            # As in `encode_slice_of`. The xid is told as it came.
+                            return b"%b%b%b%b%b%b" % (
+                                int32_bytes(88 + count),
+                                frame[4:8],
+                                self._told,
+                                int32_bytes(count),
+                                data,
+                                node.stat or stat_bytes(node),
+                            )
                     elif op == OP_EXISTS:
                         if not watch or self.watches.add(conn, session, node.path, DATA):
                             return _PACK_REPLY(84, xid, self.zxid) + (node.stat or stat_bytes(node))
