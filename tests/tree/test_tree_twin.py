@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from tree_load import Load
 from tree_world import (
+    OPEN,
     PlainTree,
     RecordingSink,
     World,
@@ -14,6 +15,8 @@ from tree_world import (
     op_check,
     op_delete,
     op_set,
+    set_acl,
+    set_data,
     state_of,
 )
 
@@ -131,3 +134,23 @@ def test_replicas_that_serve_other_clients_reach_the_same_state(seed: int) -> No
         follower.tree.freeze()
         follower.tree.digest_step(10**6)
     assert one.tree.digest() == two.tree.digest() != 0
+
+
+@pytest.mark.parametrize("version", [0, 4_094, 4_095, 70_000, 2_147_483_646, 2_147_483_647, -2_147_483_648, -3, -2])
+def test_fast_and_plain_tell_the_same_stat_whatever_its_numbers_are(version: int) -> None:
+    """What is put together from pieces that were made before is what would be packed anew, of plain znodes and others."""
+    told = []
+    for tree in (Tree(zxid=1 << 40), PlainTree(zxid=1 << 40)):
+        world = World(tree)
+        me = world.connect(1)
+        world.write(me, create(1, b"/plain"), create(2, b"/parent"), create(3, b"/parent/child"))
+        world.write(me, create(4, b"/mine", flags=1), create(5, b"/acl"), set_acl(6, b"/acl", OPEN, 0))
+        got = []
+        for length in (0, 100, 4_007, 4_008, 4_095, 4_096):
+            value = b"v" * length
+            for path in (b"/plain", b"/parent", b"/mine", b"/acl"):
+                world.tree.nodes[path].version = version
+                got += world.write(me, multi(7, op_set(path, value), op_set(path, value)), set_data(8, path, value))
+                got.append(world.read(me, get_data(9, path)))
+        told.append([repr(reply) for reply in got])
+    assert told[0] == told[1]

@@ -26,6 +26,14 @@ def cost(entry: Entry) -> int:
     return len(entry.value) + ENTRY_OVERHEAD_BYTES
 
 
+_new_tuple: Final = tuple.__new__
+
+
+def new_entry(slot: Slot, ballot: Ballot, value: bytes) -> Entry:
+    """The same as `Entry(slot, ballot, value)`, whose generated `__new__` is interpreted even when compiled."""
+    return _new_tuple(Entry, (slot, ballot, value))
+
+
 class Acceptor:
     """One acceptor's state.
 

@@ -11,6 +11,7 @@ from typing import Final
 
 from synod.base import Ballot, Entry, Micros, ReplicaId, Slot, invariant, is_change
 
+from ._acceptor import new_entry
 from ._messages import Promise
 from ._quorum import is_quorum, quorum_mark
 from ._reads import Confirmations
@@ -250,7 +251,7 @@ class Reign:
         """Propose a value for the next slot."""
         invariant(not self.changing, "nothing is proposed behind a change of the members that is not chosen")
         self.changing = is_change(value)
-        entry = Entry(self.next_slot, self.ballot, value)
+        entry = new_entry(self.next_slot, self.ballot, value)
         self.next_slot += 1
         self.open[entry.slot] = Proposal(entry)
         return entry

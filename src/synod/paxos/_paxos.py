@@ -36,7 +36,7 @@ from typing import Final, Literal
 
 from synod.base import BALLOT_ZERO, Ballot, Configuration, Entry, Micros, ReplicaId, Rng, Slot, invariant, is_change
 
-from ._acceptor import Acceptor
+from ._acceptor import Acceptor, new_entry
 from ._election import CLOSED_CONNECTION_SPREAD, CONNECT_SPREAD, Election
 from ._gate import Gate, Learned, OwnAccepted, OwnPromise, Send
 from ._leader import RESEND_BACKOFF_MAX, Candidacy, Progress, Reign
@@ -599,7 +599,7 @@ class Paxos:
             if held is None and slot > learner.mark + 1 and learner.ahead_bytes > self.options.ahead_bytes_max:
                 self._on_told(peer, message.ballot, message.mark)
                 return  # what is missing below comes first; the leader sends this again
-            entry = Entry(slot, message.ballot, message.value)
+            entry = new_entry(slot, message.ballot, message.value)
             acceptor.accept(entry)
             self._gate.put(entry)
         else:

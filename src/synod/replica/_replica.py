@@ -950,7 +950,7 @@ class Replica:
         if self._reign is not None and self._deadlines is None and paxos.serving:
             self._begin_to_serve()
         before, under = self._forward_to
-        if leader != before or (ballot is not under and ballot != under):
+        if (leader is not before and leader != before) or (ballot is not under and ballot != under):
             self._forward_to = (leader, ballot)
             self._doubt()
 

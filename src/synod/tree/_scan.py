@@ -39,13 +39,13 @@ def int64_at(data: bytes, at: i64) -> i64:
     return int32_at(data, at) << 32 | uint32_at(data, at + 4)
 
 
-_SHORT: Final = [number.to_bytes(4, "big") for number in range(1024)]
-"""Lengths and counts are mostly small. A look into this list costs a tenth of what `to_bytes` does."""
+_SHORT: Final = [number.to_bytes(4, "big") for number in range(4096)]
+"""Lengths, counts and versions are mostly small. A look into this list costs a tenth of what `to_bytes` does."""
 
 
 def int32_bytes(number: int) -> bytes:
-    """A length or a count as the protocol writes it: four bytes."""
-    return _SHORT[number] if number < 1024 else number.to_bytes(4, "big")
+    """A signed 32-bit integer as the protocol writes it: four bytes."""
+    return _SHORT[number] if 0 <= number < 4096 else number.to_bytes(4, "big", signed=True)
 
 
 class Scanner:

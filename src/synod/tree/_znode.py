@@ -48,6 +48,7 @@ class Znode:
     Invariant: `owner` is 0, `CONTAINER`, or the id of a session whose `ephemerals` has `path`.
     Invariant: `creates` counts every child ever created here; sequential names are drawn from it.
     Invariant: `stat` and `listing` are None or what the fields say; `State.touch` drops them.
+    Invariant: `birth` is None or czxid and ctime as a stat has them, which never change.
 
     `era` is the state's era of the last change, or -1 - era once it is deleted; `snap` the last snapshot
     that has it; `hash` what it adds to the last digest.
@@ -56,6 +57,7 @@ class Znode:
     __slots__ = (
         "acl",
         "aversion",
+        "birth",
         "children",
         "creates",
         "ctime",
@@ -92,6 +94,7 @@ class Znode:
         self.children: dict[bytes, None] | None = None
         self.stat: bytes | None = None
         self.listing: bytes | None = None
+        self.birth: tuple[bytes, bytes] | None = None
         self.era = era
         self.snap = snap
         self.hash = 0
@@ -159,6 +162,14 @@ def stat_bytes(node: Znode) -> bytes:
     )
     node.stat = stat
     return stat
+
+
+def birth(node: Znode) -> tuple[bytes, bytes]:
+    """The czxid and the ctime as a stat has them; kept on the znode for good."""
+    known = node.birth
+    if known is None:
+        known = node.birth = (node.czxid.to_bytes(8, "big"), node.ctime.to_bytes(8, "big", signed=True))
+    return known
 
 
 def data_bytes(node: Znode) -> bytes:
