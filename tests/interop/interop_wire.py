@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -147,6 +148,29 @@ class Closed(Exception):
     """The server closed the connection."""
 
 
+SILENT_S = 8.0
+"""Who is silent for so long has forgotten us, or hangs."""
+
+PATIENCE_S = 30.0
+
+
+def is_synod(port: int) -> bool:
+    with socket.create_connection(("127.0.0.1", port), timeout=SILENT_S) as word:
+        word.sendall(b"srvr")
+        return b"synod" in word.recv(4096)
+
+
+def nudge(port: int) -> None:
+    """ZooKeeper 3.6 to 3.8.0 can forget the request of a lone client until another one's comes.
+
+    Ref: ZOOKEEPER-4537, a wake-up that is lost between two of its threads.
+    """
+    with socket.create_connection(("127.0.0.1", port), timeout=SILENT_S) as other:
+        other.sendall(struct.pack(">iiqiqi", 44, 0, 0, 10_000, 0, 16) + bytes(16))
+        other.recv(64)
+        other.sendall(struct.pack(">iii", 8, 1, CLOSE))
+
+
 class Wire:
     """One connection and its session.
 
@@ -167,7 +191,8 @@ class Wire:
         seen: int = 0,
         read_only: bool | None = False,
     ) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=20)
+        self._port = port
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=SILENT_S)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         request = struct.pack(">iqiq", 0, seen, timeout_ms, session) + text(password)
         if read_only is not None:
@@ -191,9 +216,15 @@ class Wire:
 
     def _exactly(self, size: int) -> bytes:
         data = b""
+        until = time.monotonic() + PATIENCE_S
         while len(data) < size:
             try:
                 more = self.socket.recv(size - len(data))
+            except TimeoutError:
+                if time.monotonic() > until or is_synod(self._port):
+                    raise
+                nudge(self._port)
+                continue
             except ConnectionError as gone:
                 raise Closed from gone
             if not more:
