@@ -60,6 +60,7 @@ QUICK_STATES = 30_000
 pytestmark = pytest.mark.skipif(not hasattr(Paxos.step, "__code__"), reason="compiled objects cannot be looked into")
 
 
+@pytest.mark.timeout(900)  # the largest takes a minute on a quick machine, and three of them may share two slow cores
 @pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=() if few < QUICK_STATES else pytest.mark.slow) for name, (_, few, _) in SCOPES.items()],
