@@ -190,9 +190,10 @@ def test_a_leader_that_was_paused_expires_nobody(clock: str) -> None:
     at_last(world)
 
 
-def test_a_cell_of_one_that_was_paused_expires_nobody() -> None:
+@pytest.mark.parametrize("seed", range(3))
+def test_a_cell_of_one_that_was_paused_expires_nobody(seed: int) -> None:
     """It wakes as the leader: what its clients sent meanwhile is read before anybody's silence is judged."""
-    world = begun(Plan.calm(replicas=1, clients=4))
+    world = begun(Plan.calm(replicas=1, clients=12), seed)
     machine = world.machines[1]
     machine.paused_until = world.now + 5 * SECOND
     world.wake_at(machine, machine.paused_until + 1)
