@@ -6,7 +6,7 @@ import contextlib
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 from interop_wire import (
@@ -25,6 +25,8 @@ from interop_wire import (
     Reply,
     Wire,
     create,
+    is_synod,
+    nudge,
     read,
     set_data,
     set_watches,
@@ -338,11 +340,26 @@ def test_frames_may_come_in_any_pieces(system: Peer, root: str) -> None:
 @pytest.fixture
 def killing(system: Peer) -> Iterator[Peer]:
     """The system, for tests that kill a server: all of its servers run again afterwards."""
+    done = threading.Event()
+    nudging = threading.Thread(target=keep_awake, args=(system.ports, done))
+    if not is_synod(system.ports[0]):
+        nudging.start()
     yield system
+    done.set()
     for number, process in enumerate(system.processes.running):
         if process is None:
             system.processes.start(number)
     system.wait_serving()
+    if nudging.ident is not None:
+        nudging.join()
+
+
+def keep_awake(ports: Sequence[int], done: threading.Event) -> None:
+    """ZooKeeper forgets requests of a client that is alone; kazoo waits for their answers for ever. See `nudge`."""
+    while not done.wait(2.0):
+        for port in ports:
+            with contextlib.suppress(OSError):
+                nudge(port)
 
 
 def find_leader(system: Peer) -> int:
