@@ -22,7 +22,8 @@ def publish(paths: Sequence[Path], docs: Path = DOCS) -> None:
     tables = [document for document in documents if "rows" in document]
     grown = [one for document in documents for one in document.get("growth", ())]
     text = (docs / DOCUMENT).read_text()
-    raw: dict[str, Any] = {}
+    figures = docs / "performance.json"
+    raw: dict[str, Any] = json.loads(figures.read_text()) if figures.exists() else {}  # of what is not given now
     for replicas in sorted({document["machine"]["replicas"] for document in tables}):
         whole = merged([document for document in tables if document["machine"]["replicas"] == replicas])
         raw[f"{replicas} replicas"] = whole
@@ -35,7 +36,7 @@ def publish(paths: Sequence[Path], docs: Path = DOCS) -> None:
         (docs / "growth.svg").write_text(curves(grown))
         text = replaced(text, "growth", growth_table(grown))
     (docs / DOCUMENT).write_text(text)
-    (docs / "performance.json").write_text(json.dumps(raw, indent=1) + "\n")
+    figures.write_text(json.dumps(raw, indent=1) + "\n")
 
 
 def replaced(text: str, name: str, content: str) -> str:

@@ -101,6 +101,11 @@ def test_publishing_changes_the_marked_parts_only(tmp_path: Path) -> None:
     assert "| write | 30 | 20 | 1.50 |" in found
     assert "| znodes | 1,000 | write | 4 | 9.5 |" in found
     assert "widest gap between acknowledgements 12 ms" in found
+    publish([first], tmp_path)
+    kept = json.loads((tmp_path / "performance.json").read_text())
+    assert set(kept) == {"3 replicas", "growth"}, (
+        "the figures of a part that was not measured now stay beside its table"
+    )
     text.write_text("no marks\n")
     with pytest.raises(SystemExit, match="has no part between"):
         publish([first], tmp_path)
