@@ -143,14 +143,8 @@ class ZooKeeperClient:
         return bool(self._sent)
 
     def nudge(self) -> None:
-        """ZooKeeper 3.6 to 3.8.0 can forget the request of a lone client until another one's comes.
-
-        Ref: ZOOKEEPER-4537, a wake-up that is lost between two of its threads.
-        """
-        with connect(self._port) as other:
-            other.sendall(greeting(SESSION_MS))
-            other.recv(64)
-            other.sendall(struct.pack(">iii", 8, 1, CLOSE))
+        """See `Client`."""
+        nudge(self._port)
 
     def close(self) -> None:
         """See `Client`: a session that is left behind would expire in the middle of another measurement."""
@@ -163,6 +157,20 @@ class ZooKeeperClient:
 def greeting(timeout_ms: int) -> bytes:
     """The frame that asks for a session."""
     return struct.pack(">iiqiqi", 44, 0, 0, timeout_ms, 0, 16) + bytes(16)
+
+
+def nudge(port: int) -> None:
+    """ZooKeeper 3.6 to 3.8.0 can forget the request of a lone client until another one's comes.
+
+    Ref: ZOOKEEPER-4537, a wake-up that is lost between two of its threads.
+
+    Raises:
+        OSError: nobody answers there.
+    """
+    with connect(port) as other:
+        other.sendall(greeting(SESSION_MS))
+        other.recv(64)
+        other.sendall(struct.pack(">iii", 8, 1, CLOSE))
 
 
 def create(path: str, value: bytes, flags: int = 0) -> bytes:

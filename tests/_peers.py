@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bench._zookeeper import nudge
 from bench.peers import (
     COMPILED_PYTHON,
     Etcd,
@@ -23,5 +24,6 @@ __all__ = [
     "ZooKeeper",
     "four_letter_word",
     "free_ports",
+    "nudge",
     "zookeeper_command",
 ]

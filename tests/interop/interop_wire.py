@@ -12,6 +12,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from _peers import four_letter_word, nudge
+
 CREATE, DELETE, EXISTS, GET, SET, GET_ACL, SET_ACL, CHILDREN, SYNC = range(1, 10)
 PING, CHILDREN2, CHECK, MULTI, CREATE2, RECONFIG, CHECK_WATCHES, REMOVE_WATCHES, CREATE_CONTAINER = range(11, 20)
 DELETE_CONTAINER, CREATE_TTL, MULTI_READ = range(20, 23)
@@ -155,20 +157,7 @@ PATIENCE_S = 30.0
 
 
 def is_synod(port: int) -> bool:
-    with socket.create_connection(("127.0.0.1", port), timeout=SILENT_S) as word:
-        word.sendall(b"srvr")
-        return b"synod" in word.recv(4096)
-
-
-def nudge(port: int) -> None:
-    """ZooKeeper 3.6 to 3.8.0 can forget the request of a lone client until another one's comes.
-
-    Ref: ZOOKEEPER-4537, a wake-up that is lost between two of its threads.
-    """
-    with socket.create_connection(("127.0.0.1", port), timeout=SILENT_S) as other:
-        other.sendall(struct.pack(">iiqiqi", 44, 0, 0, 10_000, 0, 16) + bytes(16))
-        other.recv(64)
-        other.sendall(struct.pack(">iii", 8, 1, CLOSE))
+    return "synod" in four_letter_word(port, b"srvr", SILENT_S)
 
 
 class Wire:

@@ -26,7 +26,6 @@ from interop_wire import (
     Wire,
     create,
     is_synod,
-    nudge,
     read,
     set_data,
     set_watches,
@@ -37,7 +36,7 @@ from kazoo.client import KazooClient
 from kazoo.exceptions import ConnectionLoss, SessionExpiredError
 from kazoo.protocol.states import KazooState
 
-from _peers import Peer
+from _peers import Peer, nudge
 
 pytestmark = pytest.mark.slow
 
