@@ -4,9 +4,9 @@ The thread is fed by a queue and answers on the event loop. Writes that waited t
 group commit. An error of the active segment is reported once and ends the thread; the process stops.
 
 With a `Ring` a write of the log goes from the event loop straight to the kernel, past the thread. The store belongs to
-one of the two at a time: the thread has it from the first job that it is handed until it says that it has done them all, and
-what comes meanwhile waits, so that everything is done in the order in which it was queued. Only the next
-segment is prepared beside the loop's writes: that touches nothing of theirs.
+one of the two at a time: the thread has it from the first job that it is handed until it says that it has done them
+all, and what comes meanwhile waits, so that everything is done in the order in which it was queued. Only the next segment
+is prepared beside the loop's writes: that touches nothing of theirs.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class DiskEvents(Protocol):
         ...
 
 
-class Writer(Protocol):
+class LogWriter(Protocol):
     """What the loop writes the log with; `storage.Ring` is one."""
 
     @property
@@ -126,7 +126,7 @@ class Disk:
     """
 
     def __init__(
-        self, store: Store, events: DiskEvents, call: Callable[..., object], ring: Writer | None = None
+        self, store: Store, events: DiskEvents, call: Callable[..., object], ring: LogWriter | None = None
     ) -> None:
         self._store = store
         self._events = events
@@ -201,7 +201,7 @@ class Disk:
         while self._waiting:
             self._hand(self._waiting.popleft())
 
-    def _start(self, ring: Writer) -> bool:
+    def _start(self, ring: LogWriter) -> bool:
         """Group commit without a thread: what waits, and lies one behind the other in a segment, is one write.
 
         False when what comes first is none.

@@ -324,7 +324,7 @@ class Host:
         self.poke()
 
     def _do(self, ready: Ready) -> None:
-        # Messages first: the disk thread cannot begin before this one waits for something, but the peers can.
+        # Messages first: what a peer does upon them takes longer than this replica's own disk.
         if ready.messages:
             self._send(ready.messages)
         for write in ready.writes:

@@ -80,10 +80,10 @@ class Ring:
             raise OSError(self._errno(), "io_uring_setup")
         try:
             self._map(parameters)
+            self._buffer = mmap.mmap(-1, BUFFER_BYTES)
         except BaseException:
             os.close(self._fd)
             raise
-        self._buffer = mmap.mmap(-1, BUFFER_BYTES)
         self._address = ctypes.addressof(ctypes.c_char.from_buffer(self._buffer))
         self._filled = 0
 
