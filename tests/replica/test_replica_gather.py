@@ -122,3 +122,28 @@ def test_nobody_waits_for_a_voter_that_is_slow_or_gone() -> None:
     leader.answer(2)
     leader.forward(1)
     assert len(leader.accepts) == 3
+
+
+def test_while_waiting_pays_all_who_were_under_way_are_waited_for() -> None:
+    """Those of the last slot, who are answered now, and those who waited meanwhile; or until the time is up."""
+    leader = Leader()
+    leader.replica._gathering.waiting = True
+    leader.forward(2)
+    leader.forward(1)
+    leader.now += 500
+    leader.answer(2)
+    leader.answer(3)
+    assert len(leader.accepts) == 1
+    assert leader.replica.next_deadline() == leader.now + 1_500
+    leader.forward(1)
+    assert len(leader.accepts) == 1
+    leader.forward(1)
+    assert len(leader.accepts) == 2
+    leader.now += 500
+    leader.answer(2)
+    leader.answer(3)
+    leader.forward(1)
+    leader.wait(1_499)
+    assert len(leader.accepts) == 2
+    leader.wait(1)
+    assert len(leader.accepts) == 3

@@ -221,6 +221,11 @@ class Paxos:
         )
 
     @property
+    def at_rest(self) -> bool:
+        """Whether this replica leads, and all that it proposed is chosen."""
+        return self._reign is not None and not self._reign.open
+
+    @property
     def outpaced(self) -> bool:
         """Whether the last slot was chosen without a voter that is about to answer for it; see `Reign.outpaced`."""
         return self._reign is not None and self._reign.outpaced()
@@ -228,8 +233,7 @@ class Paxos:
     @property
     def can_change(self) -> bool:
         """Whether a change of the members may be proposed: nothing else is under way."""
-        reign = self._reign
-        return reign is not None and self.can_propose and not reign.open
+        return self.can_propose and self.at_rest
 
     def reaches(self, voters: tuple[ReplicaId, ...]) -> bool:
         """Whether this leader is connected to a quorum of these voters, the present ones or others."""

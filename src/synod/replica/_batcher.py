@@ -14,16 +14,18 @@ from synod.tree import encode_batch, group_header
 class Batcher:
     """Commands that wait for a slot, in the order in which they came.
 
+    `items` counts the requests of clients among them, `items_taken` those of the last batch.
+
     The duplicate check here only saves slots; the one that counts is in the state machine.
     """
 
-    __slots__ = ("_bytes_max", "_items", "_items_before", "_queued", "_urgent", "_waiting", "bytes")
+    __slots__ = ("_bytes_max", "_queued", "_urgent", "_waiting", "bytes", "items", "items_taken")
 
     def __init__(self, bytes_max: int) -> None:
         self._bytes_max = bytes_max
         self._waiting: deque[tuple[bytes, int]] = deque()
-        self._items = 0
-        self._items_before = 0
+        self.items = 0
+        self.items_taken = 0
         self._urgent: deque[bytes] = deque()
         self._queued: dict[ReplicaId, tuple[int, int]] = {}
         self.bytes = 0
@@ -39,14 +41,14 @@ class Batcher:
     @property
     def as_many_again(self) -> bool:
         """Whether as many items of clients wait as the last batch held: under a steady load, all that will come soon."""
-        return self._items >= self._items_before
+        return self.items >= self.items_taken
 
     def clear(self) -> None:
         """Forget everything: this replica leads no more, and origins send again to whoever does."""
         self._waiting.clear()
         self._urgent.clear()
         self._queued.clear()
-        self._items = self._items_before = 0
+        self.items = self.items_taken = 0
         self.bytes = 0
 
     def add_group(self, group: bytes, applied: dict[ReplicaId, tuple[int, int]]) -> bool:
@@ -67,7 +69,7 @@ class Batcher:
             return False
         self._queued[origin] = (boot, seq)
         self._waiting.append((group, items))
-        self._items += items
+        self.items += items
         self.bytes += len(group)
         return True
 
@@ -80,7 +82,7 @@ class Batcher:
         """Close the next batch: at least one command, and no more than the bound beyond that."""
         commands: list[bytes] = []
         size = 0
-        urgent, waiting, before = self._urgent, self._waiting, self._items
+        urgent, waiting, before = self._urgent, self._waiting, self.items
         while urgent and (not commands or size + len(urgent[0]) <= self._bytes_max):
             commands.append(urgent[0])
             size += len(urgent.popleft())
@@ -88,7 +90,7 @@ class Batcher:
             group, items = waiting.popleft()
             commands.append(group)
             size += len(group)
-            self._items -= items
-        self._items_before = before - self._items
+            self.items -= items
+        self.items_taken = before - self.items
         self.bytes -= size
         return encode_batch(feature_level=feature_level, cell_time_ms=cell_time_ms, wall_ms=wall_ms, commands=commands)

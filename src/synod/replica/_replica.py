@@ -50,6 +50,7 @@ from ._batcher import Batcher
 from ._clock import READ_EVERY, CellClock
 from ._digests import DigestBoard
 from ._front import READ_ONLY, Front
+from ._gathering import Gathering
 from ._levels import Levels, level_refusal
 from ._liveness import Deadlines, Heard, Touches
 from ._messages import (
@@ -270,6 +271,7 @@ class Replica:
         self._look_at: Micros = now
         self._settling: deque[tuple[Slot, tuple[int, ...]]] = deque()
         self._proposed_at = now
+        self._gathering = Gathering(now)
         self._peer_heard: dict[ReplicaId, Heard] = {}
         self._touch_asks: dict[int, list[tuple[ReplicaId, TouchAck]]] = {}
         self._touches_gathered: list[tuple[ReplicaId, TouchAck]] = []
@@ -656,7 +658,8 @@ class Replica:
             if touch_at < due and self._touchable():
                 due = touch_at
         if self._reign is not None and self._batcher and self._gathers(self._now):
-            due = min(due, self._proposed_at + GATHER_MAX)
+            gathering = self._gathering
+            due = min(due, gathering.until if gathering.waiting else self._proposed_at + GATHER_MAX)
         if self._walking is not None:
             due = min(due, self._walk_next)
         if self.tree.digest_pending:
@@ -940,6 +943,7 @@ class Replica:
         if reign is not self._reign and reign != self._reign:
             self._reign = reign
             self._batcher.clear()
+            self._gathering = Gathering(self._now)
             self._deadlines = None
             self.front.on_sessions_touched = None
             self._levels.proposed = 0
@@ -994,15 +998,19 @@ class Replica:
             return
         if self.tree.feature_level < self.tree.supported_level:
             self._raise_level()
-        while paxos.can_propose and (self._batcher or self._time_is_due(now)) and not self._gathers(now):
-            batch = self._batcher.take(
+        batcher, gathering = self._batcher, self._gathering
+        if gathering.under_way and paxos.at_rest:
+            gathering.chosen(batcher.items, now)
+        while paxos.can_propose and (batcher or self._time_is_due(now)) and not self._gathers(now):
+            batch = batcher.take(
                 feature_level=self.tree.feature_level,
                 cell_time_ms=self._clock.read(now) // MILLISECOND,
                 wall_ms=self._wall_ms(),
             )
             slot = paxos.propose(batch, now)
             self._proposed_at = now
-            if not self._batcher.urgent:
+            gathering.proposed(batcher.items_taken, now)
+            if not batcher.urgent:
                 self._settling.append((slot, self._deadlines.proposed()))
 
     def _raise_level(self) -> None:
@@ -1015,14 +1023,13 @@ class Replica:
             self._batcher.add_command(encode_raise(level))
 
     def _gathers(self, now: Micros) -> bool:
-        """Whether the next slot waits a moment for more requests: see `GATHER_MAX`."""
+        """Whether the next slot waits a moment for more requests: see `Gathering` and `GATHER_MAX`."""
         batcher = self._batcher
-        return (
-            not batcher.as_many_again
-            and not batcher.urgent
-            and now - self._proposed_at < GATHER_MAX
-            and self.paxos.outpaced
-        )
+        if batcher.urgent:
+            return False
+        if self._gathering.waiting:
+            return self._gathering.waits(batcher.items, now)
+        return not batcher.as_many_again and now - self._proposed_at < GATHER_MAX and self.paxos.outpaced
 
     def _propose_change(self, change: Change, now: Micros) -> None:
         """Alone: once everything before it is chosen; nothing more is proposed meanwhile."""
