@@ -31,7 +31,7 @@ def test_a_few_seeds(first: int) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("first", range(10_000, 10_060, 10))
-def test_sixty_seeds(first: int) -> None:
+def test_many_seeds(first: int) -> None:
     """No oracle finds anything in any of these worlds."""
     run(range(first, first + 10))
 
