@@ -13,7 +13,6 @@ from synod.replica._replica import GATHER_MAX
 from synod.tree import encode_group, encode_slice
 
 CELL = Configuration("c" * 32, tuple(Member(i, f"127.0.0.1:{i}") for i in (1, 2, 3)))
-ITEM = encode_slice(7, 1, 0, b"")
 
 
 class Leader:
@@ -48,10 +47,10 @@ class Leader:
         last = self.accepts[-1]
         self.take(peer, Accepted(last.ballot, last.slot if slot is None else slot, 0, last.seq))
 
-    def forward(self, items: int) -> None:
-        """Replica 2 forwards so many items of its clients."""
+    def forward(self, items: int, size: int = 0) -> None:
+        """Replica 2 forwards so many items of its clients, each of so many bytes."""
         self.forwarded += 1
-        group = encode_group(2, 1, self.forwarded, [ITEM] * items)
+        group = encode_group(2, 1, self.forwarded, [encode_slice(7, 1, 0, bytes(size))] * items)
         self.replica.step(2, encode_message(Forward((group,))), self.now)
         self.drain()
 
@@ -127,7 +126,7 @@ def test_nobody_waits_for_a_voter_that_is_slow_or_gone() -> None:
 def test_while_waiting_pays_all_who_were_under_way_are_waited_for() -> None:
     """Those of the last slot, who are answered now, and those who waited meanwhile; or until the time is up."""
     leader = Leader()
-    leader.replica._gathering.waiting = True
+    leader.replica._gathering.active = True
     leader.forward(2)
     leader.forward(1)
     leader.now += 500
@@ -147,3 +146,15 @@ def test_while_waiting_pays_all_who_were_under_way_are_waited_for() -> None:
     assert len(leader.accepts) == 2
     leader.wait(1)
     assert len(leader.accepts) == 3
+
+
+def test_a_full_batch_waits_for_nobody() -> None:
+    """What is left over counts as waiting, and could never be met."""
+    leader = Leader()
+    leader.replica._gathering.active = True
+    leader.forward(1)
+    for _ in range(3):
+        leader.forward(1, size=600_000)
+    leader.now += 500
+    leader.answer(2)
+    assert len(leader.accepts) == 2

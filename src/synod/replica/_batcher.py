@@ -39,6 +39,11 @@ class Batcher:
         return bool(self._urgent)
 
     @property
+    def full(self) -> bool:
+        """Whether more waits than one batch can hold."""
+        return self.bytes >= self._bytes_max
+
+    @property
     def as_many_again(self) -> bool:
         """Whether as many items of clients wait as the last batch held: under a steady load, all that will come soon."""
         return self.items >= self.items_taken

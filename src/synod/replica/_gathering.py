@@ -7,8 +7,8 @@ crowd of them, if they are clients that send as soon as they are answered. Clien
 rate, are only delayed.
 
 Nothing that a leader sees of a request tells the one kind from the other, and where the machine has nothing to do
-while the disk syncs, two crowds are better even for the first kind. So it is tried: for a seventh of a second, first without
-waiting, then with it, then without, and what pays is kept until the next trial.
+while the disk syncs, two crowds are better even for the first kind. So it is tried: for a seventh of a second, first
+without waiting, then with it, then without, and what pays is kept until the next trial.
 """
 
 from __future__ import annotations
@@ -34,21 +34,24 @@ neither; what follows a change does not count, for some requests are late then t
 
 TRIAL_AGAIN_MIN: Final = 1 * SECOND
 TRIAL_AGAIN_MAX: Final = 16 * SECOND
-"""Time between trials: it grows by half for as long as waiting does not pay; then one request in 250 waits for a trial."""
+"""Time between trials: it grows by half for as long as waiting does not pay. Then one request in 250 waits for a trial;
+where a crowd comes and goes, one in 25."""
 
 PAYS: Final = 1.03
 CHANCE: Final = 1.5
 """Waiting begins when so many times the requests came through as without it, and more by so many standard deviations of
-what comes by chance (the square root of the count): it costs those who come by themselves. It ends when it pays no more."""
+what comes by chance (the square root of the count), for it costs those who come by themselves. It ends when it pays no
+more."""
 
 ENOUGH: Final = 100
 """Fewer requests in a trial say nothing."""
 
 CROWD: Final = 16
-"""While two of three slots find somebody waiting, so many slots make a crowd; before that there is nothing to try."""
+"""So many slots in a row that find somebody waiting make a crowd, one that finds nobody takes two of them away; before
+that there is nothing to try."""
 
-CALM: Final = 100 * MILLISECOND
-"""Without half a crowd for so long it was another load that was tried."""
+CALM: Final = 250 * MILLISECOND
+"""Without half a crowd for so long a load is over; the next one is tried as soon as a first one would be."""
 
 
 class Gathering:
@@ -60,7 +63,6 @@ class Gathering:
 
     __slots__ = (
         "_again",
-        "_came",
         "_crowd",
         "_crowded_at",
         "_expected",
@@ -70,11 +72,13 @@ class Gathering:
         "_part_began",
         "_pays",
         "_proposed_at",
+        "_through",
+        "_trial",
         "_trial_at",
         "_tried_at",
+        "active",
         "under_way",
         "until",
-        "waiting",
     )
 
     def __init__(self, now: Micros) -> None:
@@ -84,12 +88,13 @@ class Gathering:
         self._last_items = 0
         self._expected = 0
         self._crowd = 0
-        self.waiting = False
+        self.active = False
         self._pays = False
         self._part = -1  # of a trial; below zero between trials
         self._part_began = now
         self._items = 0
-        self._came = [0.0, 0.0]  # requests within the same time, without waiting and with it
+        self._trial = [0.0, 0.0]  # requests within the same time, without waiting and with it
+        self._through = [0.0, 0.0]  # the same of all trials, the later the more
         self._again: Micros = TRIAL_AGAIN_MIN
         self._trial_at = now
         self._tried_at = now - TRIAL_AGAIN_MIN
@@ -98,19 +103,19 @@ class Gathering:
     def chosen(self, items: int, now: Micros) -> None:
         """All that was proposed is chosen, while so many requests of clients wait for the next slot."""
         self.under_way = False
-        self._expected = items + self._last_items if self.waiting else 0
+        self._expected = items + self._last_items if self.active else 0
         self.until = now + min(WAIT_MAX, WAIT_SLOTS * (now - self._proposed_at))
-        if not self.waiting:  # whoever waits together finds nobody waiting
-            self._crowd = min(self._crowd + 1, CROWD) if items else max(self._crowd - 2, 0)
+        if self.active or self._part >= 0:
+            return  # whoever waits together finds nobody waiting
+        self._crowd = min(self._crowd + 1, CROWD) if items else max(self._crowd - 2, 0)
         if self._crowd > CROWD // 2:
             self._crowded_at = now
-        elif self._came[0] and now - self._crowded_at > CALM:
-            self._came = [0.0, 0.0]
+        elif now - self._crowded_at > CALM:
             self._again = TRIAL_AGAIN_MIN
             self._trial_at = min(self._trial_at, self._tried_at + TRIAL_AGAIN_MIN)
 
     def waits(self, items: int, now: Micros) -> bool:
-        """Whether the next slot waits for more than so many requests, until `until` at the latest, if `waiting`."""
+        """While `active`: whether the next slot waits for more than so many requests, until `until` at the latest."""
         return items < self._expected and now < self.until
 
     def proposed(self, items: int, now: Micros) -> None:
@@ -130,32 +135,38 @@ class Gathering:
 
     def _begin_part(self, part: int, now: Micros) -> None:
         self._part, self._part_began, self._items = part, now, 0
-        self.waiting = TRIAL[part][0]
+        self.active = TRIAL[part][0]
+        if part == 0:
+            self._trial = [0.0, 0.0]
 
     def _end_part(self, now: Micros) -> None:
         took = now - self._part_began
-        if took > 4 * PART:  # the load went away: what is left of it says nothing
-            self._end_trial(self._pays, now)
+        if took > 4 * PART:  # a disk stood still, or the load went away: there is nothing to judge
+            self._end_trial(False, now)
             return
-        waiting, weight = TRIAL[self._part]
-        self._came[waiting] += weight * self._items * PART / took
+        active, weight = TRIAL[self._part]
+        self._trial[active] += weight * self._items * PART / took
         if self._part + 1 < len(TRIAL):
             self._begin_part(self._part + 1, now)
         else:
             self._judge(now)
 
     def _judge(self, now: Micros) -> None:
-        without, waiting = self._came
-        self._came = [without / 2, waiting / 2]  # the next trial adds to it
-        pays = self._pays
-        if without + waiting >= ENOUGH:
-            margin = 0.0 if pays else without * (PAYS - 1) + CHANCE * math.sqrt(without + waiting)
-            pays = waiting > without + margin
+        without, waiting = self._trial
+        enough = without + waiting >= ENOUGH
+        without += self._through[False] / 2  # earlier trials count as well, half as much each time
+        waiting += self._through[True] / 2
+        self._through = [without, waiting]
+        margin = 0.0 if self._pays else without * (PAYS - 1) + CHANCE * math.sqrt(without + waiting)
+        pays = enough and waiting > without + margin
+        if not pays:
+            self._again = min(3 * self._again // 2, TRIAL_AGAIN_MAX)
         self._end_trial(pays, now)
 
     def _end_trial(self, pays: bool, now: Micros) -> None:
         self._part = -1
-        self._again = TRIAL_AGAIN_MIN if pays else min(3 * self._again // 2, TRIAL_AGAIN_MAX)
-        self._pays = self.waiting = pays
+        self._pays = self.active = pays
         self._tried_at = now
+        if pays:
+            self._again = TRIAL_AGAIN_MIN
         self._trial_at = now + self._again

@@ -659,7 +659,7 @@ class Replica:
                 due = touch_at
         if self._reign is not None and self._batcher and self._gathers(self._now):
             gathering = self._gathering
-            due = min(due, gathering.until if gathering.waiting else self._proposed_at + GATHER_MAX)
+            due = min(due, gathering.until if gathering.active else self._proposed_at + GATHER_MAX)
         if self._walking is not None:
             due = min(due, self._walk_next)
         if self.tree.digest_pending:
@@ -1023,11 +1023,11 @@ class Replica:
             self._batcher.add_command(encode_raise(level))
 
     def _gathers(self, now: Micros) -> bool:
-        """Whether the next slot waits a moment for more requests: see `Gathering` and `GATHER_MAX`."""
+        """Whether the next slot waits a moment for more requests: see `Gathering`, and otherwise `GATHER_MAX`."""
         batcher = self._batcher
-        if batcher.urgent:
+        if batcher.urgent or batcher.full:
             return False
-        if self._gathering.waiting:
+        if self._gathering.active:
             return self._gathering.waits(batcher.items, now)
         return not batcher.as_many_again and now - self._proposed_at < GATHER_MAX and self.paxos.outpaced
 
