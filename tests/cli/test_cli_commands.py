@@ -458,6 +458,13 @@ class Upped:
         self._errors.close()
 
 
+def _is_healthy(port: int) -> bool:
+    try:
+        return http(port, "/healthz")[0] == 200
+    except OSError:
+        return False
+
+
 def _is_gone(pid: int) -> bool:
     try:
         os.kill(pid, 0)
@@ -482,7 +489,8 @@ def test_up_runs_a_cell_and_finds_it_again(tmp_path):
             assert row["data_dir"] == str(directory / f"replica-{i}")
             assert row["config"] == str(directory / f"replica-{i}" / "synod.toml")
             assert "timeout_ms_min = 1000" in (directory / f"replica-{i}" / "synod.toml").read_text()
-            assert http(int(row["http"].rpartition(":")[2]), "/healthz")[0] == 200
+            # It is announced when a majority serves: one replica may still be about to.
+            wait_for(lambda port=int(row["http"].rpartition(":")[2]): _is_healthy(port), "a replica's health")
             assert not _is_gone(row["pid"])
         with BlockingCell(said["cell"]) as cell:
             cell.create("/kept", b"yes")
