@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from types import SimpleNamespace
 from typing import NamedTuple, Self
 
@@ -458,9 +459,9 @@ class Upped:
         self._errors.close()
 
 
-def _is_healthy(port: int) -> bool:
+def _is_healthy(address: str) -> bool:
     try:
-        return http(port, "/healthz")[0] == 200
+        return http(int(address.rpartition(":")[2]), "/healthz")[0] == 200
     except OSError:
         return False
 
@@ -490,7 +491,7 @@ def test_up_runs_a_cell_and_finds_it_again(tmp_path):
             assert row["config"] == str(directory / f"replica-{i}" / "synod.toml")
             assert "timeout_ms_min = 1000" in (directory / f"replica-{i}" / "synod.toml").read_text()
             # It is announced when a majority serves: one replica may still be about to.
-            wait_for(lambda port=int(row["http"].rpartition(":")[2]): _is_healthy(port), "a replica's health")
+            wait_for(partial(_is_healthy, row["http"]), "a replica's health")
             assert not _is_gone(row["pid"])
         with BlockingCell(said["cell"]) as cell:
             cell.create("/kept", b"yes")
