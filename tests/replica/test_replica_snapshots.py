@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import struct
+from itertools import pairwise
 
 from replica_alone import new_replica
 
-from synod.base import MILLISECOND, SECOND, Configuration, Member
+from synod.base import MILLISECOND, SECOND, Configuration, Member, Micros
 from synod.replica import ReplicaOptions
+from synod.replica._replica import BUSY_PACES
 from synod.wire import OP_CREATE, OPEN_ACL, Create, frame
 
 ONE = Configuration("c" * 32, (Member(1, "127.0.0.1:1"),))
@@ -18,8 +20,14 @@ LOG_BYTES = 256 << 10
 class Writer:
     """The only replica of a cell, its disk, and a client that waits for each of its writes."""
 
-    def __init__(self, log_block_bytes: int = 4096) -> None:
-        options = ReplicaOptions(snapshot_log_bytes=LOG_BYTES, snapshot_pace=0, log_block_bytes=log_block_bytes)
+    def __init__(self, log_block_bytes: int = 4096, snapshot_pace: Micros = 0) -> None:
+        options = ReplicaOptions(
+            snapshot_log_bytes=LOG_BYTES,
+            snapshot_pace=snapshot_pace,
+            snapshot_step_bytes=256,
+            log_block_bytes=log_block_bytes,
+        )
+        self.steps: list[Micros] = []
         self.now = SECOND
         self.snapshots = self.xid = 0
         self.store, self.replica = new_replica(ONE, self.now, options)
@@ -45,6 +53,7 @@ class Writer:
                 more = True
             for chunk in ready.snapshot_writes:
                 self.snapshots += chunk.first
+                self.steps.append(self.now)
                 if chunk.last:
                     self.replica.snapshot_saved(chunk.slot, 0, self.now)
 
@@ -68,3 +77,20 @@ def test_a_lone_writer_of_small_values_has_a_snapshot_when_its_log_has_grown() -
     blocks = LOG_BYTES // 4096
     assert blocks // 2 < writer.writes_until_snapshot(100) <= blocks
     assert Writer(log_block_bytes=0).writes_until_snapshot(100) > 100
+
+
+def test_a_snapshot_takes_its_time_while_others_write() -> None:
+    """Each step holds up those who write: while they do there is a longer pause between two of them."""
+    writer = Writer(snapshot_pace=10 * MILLISECOND)
+    assert writer.writes_until_snapshot(100) <= 100
+    begun = len(writer.steps)
+    for _ in range(3 * BUSY_PACES):
+        writer.writes_until_snapshot(1)
+    pauses = [after - before for before, after in pairwise(writer.steps[begun:])]
+    assert pauses
+    assert min(pauses) >= BUSY_PACES * 10 * MILLISECOND
+    writer.pass_time()
+    idle = len(writer.steps)
+    for _ in range(3 * BUSY_PACES):
+        writer.pass_time()
+    assert 10 * MILLISECOND in [after - before for before, after in pairwise(writer.steps[idle:])]
