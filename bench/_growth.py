@@ -18,7 +18,7 @@ from typing import Any, Final
 from ._bench import OURS, make, told
 from ._fill import fill, path
 from ._load import pace
-from ._proc import resident_mib, sessions_allowed
+from ._proc import resident_mib, servers_cpu_s, sessions_allowed
 from ._report import machine
 from ._rows import ROWS, VALUE_BYTES, clients_of, measure
 from ._sessions import Sessions
@@ -29,6 +29,9 @@ TITLES: Final = ("write 64:1", "write 16:32", "read, linearizable 64:1", "read, 
 WATCHING: Final = 10
 """Connections that hold the watches."""
 STEADY_RATE: Final = 5_000
+RESTING: Final = 0.1
+"""Cores of all replicas: below that they only keep each other company."""
+REST_S: Final = 120.0
 
 State = Callable[[Peer, int], AbstractContextManager[None]]
 """Brings a running cell to a size, and back where that is possible."""
@@ -82,12 +85,28 @@ def grow(name: str, directory: Path, sizes: Sizes) -> dict[str, Any]:
         def znodes(system: Peer, count: int) -> Iterator[None]:
             fill(system, filled[0], count, b"x" * VALUE_BYTES)
             filled[0] = count
+            _rest(system)
             yield
 
         curves.append(_curve(cell, "znodes", sizes.znodes, sizes, znodes))
         stalls = _steady(cell, max(sizes.znodes), sizes.steady_s)
         memory = resident_mib(cell)
     return {"system": name, "curves": curves, "stalls": stalls, "memory_mib": memory}
+
+
+def _rest(cell: Peer) -> None:
+    """Wait until the replicas have nothing more to do: a fill leaves a snapshot to write and digests to compute.
+
+    Raises:
+        RuntimeError: they were not done within `REST_S`.
+    """
+    until = time.perf_counter() + REST_S
+    while time.perf_counter() < until:
+        before, began = servers_cpu_s(cell), time.perf_counter()
+        time.sleep(1.0)  # over which the share of a core is taken
+        if servers_cpu_s(cell) - before < RESTING * (time.perf_counter() - began):
+            return
+    raise RuntimeError(f"the replicas still had something to do {REST_S:.0f} s after they were filled")
 
 
 def _curve(cell: Peer, what: str, counts: tuple[int, ...], sizes: Sizes, state: State) -> dict[str, Any]:

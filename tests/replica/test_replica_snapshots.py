@@ -5,16 +5,18 @@ from __future__ import annotations
 import struct
 from itertools import pairwise
 
+import pytest
 from replica_alone import new_replica
 
 from synod.base import MILLISECOND, SECOND, Configuration, Member, Micros
 from synod.replica import ReplicaOptions
 from synod.replica._replica import BUSY_PACES
-from synod.wire import OP_CREATE, OPEN_ACL, Create, frame
+from synod.wire import OP_CREATE, OP_EXISTS, OPEN_ACL, Create, frame
 
 ONE = Configuration("c" * 32, (Member(1, "127.0.0.1:1"),))
 CONNECT = struct.pack(">iiqiqi", 44, 0, 0, 30_000, 0, 16) + bytes(16)
 LOG_BYTES = 256 << 10
+EXISTS = struct.pack(">i", 2) + b"/1" + b"\0"
 
 
 class Writer:
@@ -79,13 +81,18 @@ def test_a_lone_writer_of_small_values_has_a_snapshot_when_its_log_has_grown() -
     assert Writer(log_block_bytes=0).writes_until_snapshot(100) > 100
 
 
-def test_a_snapshot_takes_its_time_while_others_write() -> None:
-    """Each step holds up those who write: while they do there is a longer pause between two of them."""
+@pytest.mark.parametrize("writing", [True, False])
+def test_a_snapshot_takes_its_time_while_clients_are_served(writing: bool) -> None:
+    """Each step holds up those who write or read: while they do there is a longer pause between two of them."""
     writer = Writer(snapshot_pace=10 * MILLISECOND)
     assert writer.writes_until_snapshot(100) <= 100
     begun = len(writer.steps)
-    for _ in range(3 * BUSY_PACES):
-        writer.writes_until_snapshot(1)
+    for number in range(3 * BUSY_PACES):
+        if writing:
+            writer.writes_until_snapshot(1)
+        else:
+            writer.replica.client_data(1, frame(1_000 + number, OP_EXISTS, EXISTS), writer.now)
+            writer.pass_time()
     pauses = [after - before for before, after in pairwise(writer.steps[begun:])]
     assert pauses
     assert min(pauses) >= BUSY_PACES * 10 * MILLISECOND

@@ -37,7 +37,7 @@ class ReplicaOptions:
         client_ahead_wait: how long a client that has seen more than this replica may wait for it.
         snapshot_log_bytes: a snapshot is taken when the log on the disk grew by so much.
         log_block_bytes: what a write takes of the log at least.
-        snapshot_pace: time between two steps of a snapshot's walk while nothing is applied; see `BUSY_PACES`.
+        snapshot_pace: time between two steps of a snapshot's walk while nobody is served; see `BUSY_PACES`.
         snapshot_step_bytes: bytes a step.
         transfer_chunk_bytes: bytes of a snapshot in one message to a peer.
         checks: assert the invariants around every step.

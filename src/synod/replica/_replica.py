@@ -96,8 +96,8 @@ APPLY_BYTES_PER_TURN: Final = 256 * 1024
 """Applying so many bytes of small requests takes a few milliseconds; then the host looks at its sockets."""
 
 BUSY_PACES: Final = 4
-"""While slots are applied a snapshot takes so many times as long: its steps and syncs hold up those who write. A million
-znodes take 40 s then."""
+"""While clients are served a snapshot takes so many times as long: its steps and syncs hold them up. A million znodes
+take 40 s then."""
 
 TICK_AT_LATEST: Final = 250 * MILLISECOND
 """A follower hears its leader more often than it would suspect it, so that nothing of paxos wakes it: what waits
@@ -289,7 +289,8 @@ class Replica:
         self._walking: Slot | None = None
         self._walk_first = False
         self._walk_next: Micros = 0
-        self._walked_at: Slot = 0
+        self._walked_slot: Slot = 0
+        self._walked_at = self._served_at = now
         self._saving = False
         self._download: Download | None = None
         self._installing: Slot | None = None
@@ -511,7 +512,7 @@ class Replica:
 
     def client_data(self, conn: int, data: bytes, now: Micros) -> None:
         """Bytes from a client."""
-        self._now = now
+        self._now = self._served_at = now
         self.front.data(conn, data, now)
 
     def client_closed(self, conn: int, now: Micros) -> None:
@@ -1269,8 +1270,8 @@ class Replica:
         elif now < self._walk_next:
             return
         walking = self._walking or self.tree.slot
-        busy = self.tree.slot != self._walked_at
-        self._walked_at = self.tree.slot
+        busy = self.tree.slot != self._walked_slot or self._served_at > self._walked_at
+        self._walked_slot, self._walked_at = self.tree.slot, now
         self._walk_next = now + self.options.snapshot_pace * (BUSY_PACES if busy else 1)
         chunk = self.tree.snapshot_step(self.options.snapshot_step_bytes)
         step = SnapshotWrite(walking, chunk or b"", first=self._walk_first, last=chunk is None)
