@@ -272,7 +272,8 @@ def test_a_config_that_cannot_be_used_is_refused_by_name(
 def test_a_config_that_cannot_be_read_is_refused(tmp_path):
     """No file, a directory, and something that is not TOML."""
     assert "nothing.toml cannot be read: No such file" in refused(tmp_path / "nothing.toml")
-    assert "cannot be read: Is a directory" in refused(tmp_path)
+    (tmp_path / "directory").mkdir()
+    assert "cannot be read: Is a directory" in refused(tmp_path / "directory")
     (tmp_path / "broken.toml").write_text("id = \n")
     assert "broken.toml is not TOML" in refused(tmp_path / "broken.toml")
     (tmp_path / "broken.toml").write_bytes(b"id = \xff\n")
