@@ -31,6 +31,7 @@ WATCHING: Final = 10
 STEADY_RATE: Final = 5_000
 RESTING: Final = 0.1
 """Cores of all replicas: below that they only keep each other company."""
+LOOK_S: Final = 1.0
 REST_S: Final = 120.0
 
 State = Callable[[Peer, int], AbstractContextManager[None]]
@@ -103,7 +104,7 @@ def _rest(cell: Peer) -> None:
     until = time.perf_counter() + REST_S
     while time.perf_counter() < until:
         before, began = servers_cpu_s(cell), time.perf_counter()
-        time.sleep(1.0)  # over which the share of a core is taken
+        time.sleep(LOOK_S)  # no event says that a process rests: what CPU it took in that time does
         if servers_cpu_s(cell) - before < RESTING * (time.perf_counter() - began):
             return
     raise RuntimeError(f"the replicas still had something to do {REST_S:.0f} s after they were filled")

@@ -40,7 +40,7 @@ class Batcher:
 
     @property
     def full(self) -> bool:
-        """Whether more waits than one batch can hold."""
+        """Whether as much waits as one batch can hold: nothing is gained by waiting for more."""
         return self.bytes >= self._bytes_max
 
     @property

@@ -20,9 +20,10 @@ from synod.base import MILLISECOND, SECOND, Micros
 
 WAIT_MAX: Final = 4 * MILLISECOND
 WAIT_SLOTS: Final = 3
-"""No wait is longer than so many times what the last slot took: whoever comes back has come back by then."""
+"""No wait is longer than that, or than so many times what the last slot took: whoever comes back is back by then."""
 
 PART: Final = 20 * MILLISECOND
+"""A trial has seven parts, each of some ten or twenty slots, and at least as long as this."""
 
 TRIAL: Final = (
     *((False, 0), (False, 1)),
