@@ -150,10 +150,14 @@ class Closed(Exception):
     """The server closed the connection."""
 
 
+NUDGE_S = 1.0
+"""ZooKeeper, silent for so long, may have forgotten us, and is nudged."""
+
 SILENT_S = 8.0
-"""Who is silent for so long has forgotten us, or hangs."""
+"""A replica of synod that is silent for so long hangs."""
 
 PATIENCE_S = 30.0
+"""ZooKeeper hangs that is silent for so long in spite of being nudged."""
 
 
 def is_synod(port: int) -> bool:
@@ -181,7 +185,8 @@ class Wire:
         read_only: bool | None = False,
     ) -> None:
         self._port = port
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=SILENT_S)
+        self.silent_s = SILENT_S
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=NUDGE_S)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         request = struct.pack(">iqiq", 0, seen, timeout_ms, session) + text(password)
         if read_only is not None:
@@ -205,14 +210,16 @@ class Wire:
 
     def _exactly(self, size: int) -> bytes:
         data = b""
-        until = time.monotonic() + PATIENCE_S
+        began = time.monotonic()
         while len(data) < size:
             try:
                 more = self.socket.recv(size - len(data))
             except TimeoutError:
-                if time.monotonic() > until or is_synod(self._port):
+                synod = is_synod(self._port)
+                if time.monotonic() - began > (self.silent_s if synod else PATIENCE_S):
                     raise
-                nudge(self._port)
+                if not synod:
+                    nudge(self._port)
                 continue
             except ConnectionError as gone:
                 raise Closed from gone

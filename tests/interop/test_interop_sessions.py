@@ -434,7 +434,7 @@ def test_a_cell_without_a_majority_says_so_and_comes_back(killing: Peer, wire: W
             killing.processes.kill(number)
     owner.send(SET, set_data(root, b"1"))
     answers: list[Reply] = []
-    owner.socket.settimeout(1.5)
+    owner.silent_s = 1.5
     with contextlib.suppress(TimeoutError, Closed, ConnectionError):
         answers.append(owner.receive())
     assert not [answer for answer in answers if answer.err == 0]
