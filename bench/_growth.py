@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from ._bench import OURS, make, told
-from ._fill import fill, path
+from ._fill import ROOT, fill, path
 from ._load import pace
 from ._proc import resident_mib, servers_cpu_s, sessions_allowed
 from ._report import machine
 from ._rows import ROWS, VALUE_BYTES, clients_of, measure
 from ._sessions import Sessions
-from ._zookeeper import GET, ZooKeeperClient, text
-from .peers import Peer
+from ._zookeeper import GET, NODE_EXISTS, ZooKeeperClient, create, text
+from .peers import Peer, SynodCell
 
 TITLES: Final = ("write 64:1", "write 16:32", "read, linearizable 64:1", "read, linearizable 16:32")
 WATCHING: Final = 10
@@ -33,6 +33,7 @@ RESTING: Final = 0.1
 """Cores of all replicas: below that they only keep each other company."""
 LOOK_S: Final = 1.0
 REST_S: Final = 120.0
+WRITES_PER_LOOK: Final = 100
 
 State = Callable[[Peer, int], AbstractContextManager[None]]
 """Brings a running cell to a size, and back where that is possible."""
@@ -86,6 +87,8 @@ def grow(name: str, directory: Path, sizes: Sizes) -> dict[str, Any]:
         def znodes(system: Peer, count: int) -> Iterator[None]:
             fill(system, filled[0], count, b"x" * VALUE_BYTES)
             filled[0] = count
+            assert isinstance(system, SynodCell)
+            _digest(system)
             _rest(system)
             yield
 
@@ -93,6 +96,26 @@ def grow(name: str, directory: Path, sizes: Sizes) -> dict[str, Any]:
         stalls = _steady(cell, max(sizes.znodes), sizes.steady_s)
         memory = resident_mib(cell)
     return {"system": name, "curves": curves, "stalls": stalls, "memory_mib": memory}
+
+
+def _digest(cell: SynodCell) -> None:
+    """Have what was filled hashed now, as a part of the fill: else the rows that come next would pay for it.
+
+    A digest is taken every thousand slots or so, and a fill of large transactions has few.
+
+    Raises:
+        RuntimeError: no digest came within `REST_S`.
+    """
+    numbers = range(len(cell.ports))
+    filled = max(int(str(cell.status(number)["applied_slot"])) for number in numbers)
+    client = ZooKeeperClient(cell.ports[0], 0, b"", "write")
+    until = time.perf_counter() + REST_S
+    while any(int(str(cell.status(number)["digest_slot"])) < filled for number in numbers):
+        if time.perf_counter() > until:
+            raise RuntimeError(f"the replicas had no digest of slot {filled} within {REST_S:.0f} s")
+        for _ in range(WRITES_PER_LOOK):
+            client.ask(create(f"{ROOT}/digest", b""), allowed=(NODE_EXISTS,))
+    client.close()
 
 
 def _rest(cell: Peer) -> None:

@@ -95,9 +95,9 @@ While a session is silent, cell time reaches the log every election timeout; so 
 APPLY_BYTES_PER_TURN: Final = 256 * 1024
 """Applying so many bytes of small requests takes a few milliseconds; then the host looks at its sockets."""
 
-BUSY_PACES: Final = 4
+BUSY_PACES: Final = 5
 """While clients are served a snapshot takes so many times as long: its steps and syncs hold them up. A million znodes
-take 40 s then."""
+take 45 s then."""
 
 TICK_AT_LATEST: Final = 250 * MILLISECOND
 """A follower hears its leader more often than it would suspect it, so that nothing of paxos wakes it: what waits
