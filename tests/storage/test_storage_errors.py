@@ -330,6 +330,45 @@ def test_a_large_file_gives_its_room_back_at_once_where_that_is_asked_for(
         assert beside == ([] if at_once else ["synod-unlink"])
 
 
+@pytest.fixture
+def shrunk(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sizes to which files that were deleted shrink; that is done before `unlink` returns here."""
+    sizes: list[int] = []
+    real = os.ftruncate
+    monkeypatch.setattr(threading.Thread, "start", lambda t: t.run())
+    monkeypatch.setattr("time.sleep", lambda _seconds: None)
+    monkeypatch.setattr(os, "ftruncate", lambda fd, size: (sizes.append(size), real(fd, size))[1])
+    return sizes
+
+
+def test_a_large_file_gives_its_room_back_in_steps(tmp_path: Path, shrunk: list[int]) -> None:
+    """Told of all of it at once, a disk lets the syncs of the log wait."""
+    path = tmp_path / "file"
+    path.write_bytes(bytes(3 * UNLINK_BYTES + 1))
+    before = sorted(Path("/proc/self/fd").iterdir())
+    RealFileSystem().unlink(str(path))
+    assert shrunk == [2 * UNLINK_BYTES + 1, UNLINK_BYTES + 1, 1]
+    assert sorted(Path("/proc/self/fd").iterdir()) == before, "it is closed at the end"
+
+
+@pytest.mark.parametrize("how", ["open", "another name"])
+def test_a_deleted_file_that_somebody_else_has_keeps_what_is_in_it(how: str, tmp_path: Path, shrunk: list[int]) -> None:
+    """A peer that fetches a snapshot, or a copy made with links: to shrink the file would spoil it."""
+    path, other = tmp_path / "file", tmp_path / "other"
+    content = bytes(range(256)) * (3 * UNLINK_BYTES // 256)
+    path.write_bytes(content)
+    if how == "another name":
+        other.hardlink_to(path)
+        RealFileSystem().unlink(str(path))
+        assert other.read_bytes() == content
+    else:
+        with path.open("rb") as reader:
+            RealFileSystem().unlink(str(path))
+            assert reader.read() == content
+    assert not path.exists()
+    assert not shrunk
+
+
 def test_a_full_disk_while_a_segment_is_made_leaves_no_half_of_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

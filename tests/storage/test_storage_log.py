@@ -246,6 +246,52 @@ def test_the_last_segment_stays_when_nothing_was_written_since_the_start() -> No
     assert (again.recovered.promised, again.recovered.peers) == (Ballot(5, 1), b"p")
 
 
+def test_the_log_is_written_and_read_between_the_steps_of_a_trim() -> None:
+    """Each step deletes one segment and forgets its slots alone: a log of many would hold up the replica at once."""
+    fs = memory()
+    store = open_store(fs)
+    for slot in range(1, 31):
+        Group(Ballot(1, 1), slot, (entry(slot),)).append_to(store)
+    store.sync()
+    write_snapshot(store, 24)
+    store.snapshot_begin(30)
+    for chunk in snapshot_of(30):
+        store.snapshot_write(chunk)
+    steps, last, forgotten = store.snapshot_commit_steps(), 30, 0
+    before = segments(fs)
+    for _ in steps:
+        gone = len(before) - len(segments(fs))
+        here = {number for number in range(1, 31) if store.read(number, 1)}
+        assert here == set(range(1 + len(set(range(1, 31)) - here), 31)), "from the front"
+        assert gone <= 1, "a segment a step"
+        assert 30 - len(here) - forgotten <= 3 * gone, "no more slots than one segment has"
+        forgotten = 30 - len(here)
+        last += 1
+        Group(Ballot(1, 1), last, (entry(last),)).append_to(store)
+        store.sync()
+        assert [e.slot for e in store.read(last, 1)] == [last]
+        before = segments(fs)
+    assert forgotten == 24 == store.log_start
+    assert [e.slot for e in store.read(25, 1 << 20)] == list(range(25, last + 1))
+    again = reopen(store, fs)
+    assert [e.slot for e in again.read(25, 1 << 20)] == list(range(25, last + 1))
+
+
+def test_a_trim_keeps_a_slot_whose_value_came_again_in_a_segment_that_stays() -> None:
+    """The old value goes with its segment; the new one is where it was written."""
+    fs = memory()
+    store = open_store(fs)
+    for slot in range(1, 10):
+        Group(Ballot(1, 1), slot, (entry(slot),)).append_to(store)
+    Group(Ballot(2, 1), 9, (entry(1, 2), entry(10, 2))).append_to(store)
+    store.sync()
+    store = reopen(store, fs)  # what is found at a start is forgotten as what was written since
+    write_snapshot(store, 5)
+    write_snapshot(store, 6)
+    assert not store.read(2, 1)
+    assert [(e.slot, e.ballot) for e in store.read(1, 1)] == [(1, Ballot(2, 1))]
+
+
 def test_a_trim_waits_for_the_groups_that_repeat_what_it_deletes() -> None:
     """A group that only lies in the kernel's memory is no reason to delete the durable one before it."""
     fs = memory()

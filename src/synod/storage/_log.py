@@ -12,7 +12,7 @@ Read `_recover_segment` for how torn and rotten are told apart, and `append` for
 from __future__ import annotations
 
 import bisect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from synod.base import BALLOT_ZERO, Ballot, Corruption, Entry, NoSpace, Slot, StorageError
@@ -46,7 +46,7 @@ given back to its host, cost 3 ms a MiB, those just freed 0.2 to 0.5 ms (measure
 class _Segment:
     """A segment that holds groups."""
 
-    __slots__ = ("at", "file", "header", "path", "rows", "size", "slot_max", "uncached")
+    __slots__ = ("at", "file", "header", "path", "size", "slot_max", "slots", "uncached")
 
     def __init__(self, header: SegmentHeader, file: File, path: str) -> None:
         self.header = header
@@ -55,6 +55,7 @@ class _Segment:
         self.at = BLOCK
         self.size = file.size()
         self.slot_max: Slot = 0
+        self.slots: list[Slot] = []  # those of which a value is here, the latest or one that came before it
         self.uncached = 0  # bytes from its beginning on that the kernel need not hold
 
 
@@ -258,6 +259,7 @@ class Log:
             else:
                 self.unknown.pop(row.slot, None)
                 self._places[row.slot] = _Place(segment, offset, row)
+                segment.slots.append(row.slot)
 
     # -- writing -------------------------------------------------------------------------------------------
 
@@ -320,6 +322,7 @@ class Log:
             held = self._places.get(row.slot)
             if held is None or held.row.ballot <= row.ballot:
                 self._places[row.slot] = _Place(segment, segment.at, row)
+                segment.slots.append(row.slot)
                 if self.unknown:
                     self.unknown.pop(row.slot, None)
             segment.slot_max = max(segment.slot_max, row.slot)
@@ -489,6 +492,14 @@ class Log:
 
     def trim(self, slot: Slot) -> None:
         """Delete the segments that hold nothing past a slot. The active one stays, and repeats the promise."""
+        for _ in self.trim_steps(slot):
+            pass
+
+    def trim_steps(self, slot: Slot) -> Iterator[None]:
+        """The same, a segment at a time: between two of them the log may be read and written.
+
+        A segment has thousands of slots, and to forget those of all of them at once holds up everything.
+        """
         old = [s for s in self._segments if s is not self._active and s.slot_max <= slot]
         # Only from the front: a segment in the middle is what proves that those around it belong together.
         keep = next((k for k, s in enumerate(self._segments) if s not in old), len(self._segments))
@@ -497,10 +508,13 @@ class Log:
         for segment in self._segments[:keep]:
             segment.file.close()
             self._fs.unlink(segment.path)
-        gone = set(map(id, self._segments[:keep]))
-        if gone:
-            self._segments = self._segments[keep:]
-            self._places = {s: p for s, p in self._places.items() if id(p.segment) not in gone}
+            del self._segments[0]
+            places = self._places
+            for held in segment.slots:
+                if held in places and places[held].segment is segment:
+                    del places[held]
+            yield
+        if keep:
             self._fs.sync_dir(self._directory)
         self.unknown = {unknown: what for unknown, what in self.unknown.items() if unknown > slot}
 

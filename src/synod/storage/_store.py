@@ -360,7 +360,7 @@ class Store:
         yield
         # The last groups to go may be the only durable ones that hold the mark and what is known of the peers.
         self.sync()
-        self._log.trim(trim_to)
+        yield from self._log.trim_steps(trim_to)
 
     def snapshot_abort(self) -> None:
         """Forget the one that was begun; its room is there at once."""
