@@ -162,6 +162,7 @@ def take_history() -> History:
     h.sync()
     h.write(Group(Ballot(6, 1), 7, (entry(8, 6),), b"i"))
     between = [Group(Ballot(6, 1), 7, (), b"i"), Group(Ballot(6, 1), 8, (), b"i"), Group(Ballot(7, 1), 8, (), b"i")]
+    between += [Group(Ballot(7, 1), 8, (), b"i")] * 2  # after each segment that is deleted
     h.write_snapshot(7, *between)  # the oldest snapshot and more of the log are deleted
     h.append(Group(Ballot(7, 1), 8, (entry(9, 7),), b"j"))
     h.store.close()
