@@ -114,6 +114,7 @@ def test_a_snapshot_of_ones_own_is_given_up_for_one_from_a_peer() -> None:
     run_until_some_has_come(world, machine)
     replica = machine.replica
     replica._begin_walk()
+    replica._walk_next = world.now + 20 * SECOND  # as a large one, it is still under way when the peer's has come
     assert replica._walking is not None
     for _ in range(100):
         world.run(world.now + 100 * MILLISECOND)
