@@ -33,10 +33,12 @@ TRIAL: Final = (
 """Of each part: whether slots wait, and whether it counts. In this order a load that grows or falls meanwhile favours
 neither; what follows a change does not count, for some requests are late then that will not be late again."""
 
-TRIAL_AGAIN_MIN: Final = 1 * SECOND
+TRIAL_AGAIN_MIN: Final = 500 * MILLISECOND
 TRIAL_AGAIN_MAX: Final = 16 * SECOND
-"""Time between trials: it grows by half for as long as waiting does not pay. Then one request in 250 waits for a trial;
-where a crowd comes and goes, one in 25."""
+TRIAL_AGAIN_PAYS: Final = 1 * SECOND
+"""Time between trials: it grows by half for as long as waiting does not pay, from the least, for one trial tells little
+and a new load is to be judged within a few seconds. In the end one request in 250 waits for a trial; where a crowd comes
+and goes, one in 10."""
 
 PAYS: Final = 1.03
 CHANCE: Final = 1.5
@@ -169,5 +171,5 @@ class Gathering:
         self._pays = self.active = pays
         self._tried_at = now
         if pays:
-            self._again = TRIAL_AGAIN_MIN
-        self._trial_at = now + self._again
+            self._again = TRIAL_AGAIN_MIN  # when it pays no more
+        self._trial_at = now + (TRIAL_AGAIN_PAYS if pays else self._again)
