@@ -43,7 +43,8 @@ class Row:
     @property
     def has_floor(self) -> bool:
         """Whether it is measured on bare processes as well; see `_floor`."""
-        return self.mode in ("write", "read", "mixed") and self.value_bytes == VALUE_BYTES
+        known = ("write", "read", "mixed", "create delete", "multi")
+        return self.mode in known and self.value_bytes == VALUE_BYTES
 
 
 ROWS = (
