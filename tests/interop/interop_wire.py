@@ -186,7 +186,7 @@ class Wire:
     ) -> None:
         self._port = port
         self.silent_s = SILENT_S
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=NUDGE_S)
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=SILENT_S)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         request = struct.pack(">iqiq", 0, seen, timeout_ms, session) + text(password)
         if read_only is not None:
@@ -206,11 +206,13 @@ class Wire:
         self.greeting_rest = answer.rest
 
     def send_raw(self, body: bytes) -> None:
+        self.socket.settimeout(SILENT_S)
         self.socket.sendall(struct.pack(">i", len(body)) + body)
 
     def _exactly(self, size: int) -> bytes:
         data = b""
         began = time.monotonic()
+        self.socket.settimeout(NUDGE_S)
         while len(data) < size:
             try:
                 more = self.socket.recv(size - len(data))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -296,24 +299,23 @@ def test_an_error_of_the_system_names_the_file(tmp_path: Path, monkeypatch: pyte
     assert not isinstance(caught.value, NoSpace)
 
 
-def test_a_file_that_cannot_be_deleted_is_not_left_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_cannot_be_deleted_is_not_left_open(
+    tmp_path: Path, opened: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each further attempt would cost a descriptor more."""
     path = tmp_path / "file"
     path.write_bytes(b"0123456789")
-    opened: list[int] = []
-    real = os.open
-    monkeypatch.setattr(os, "open", lambda *arguments: (opened.append(real(*arguments)), opened[-1])[1])
 
     def fail(_path: str) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(os, "unlink", fail)
-    with pytest.raises(StorageError, match="deleting"):
-        RealFileSystem().unlink(str(path))
-    monkeypatch.undo()
+    opened.clear()
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "unlink", fail)
+        with pytest.raises(StorageError, match="deleting"):
+            RealFileSystem().unlink(str(path))
     assert len(opened) == 1
-    with pytest.raises(OSError, match="Bad file descriptor"):
-        os.fstat(opened[0])
+    demand_closed(opened)
 
 
 def test_a_large_file_gives_its_room_back_at_once_where_that_is_asked_for(
@@ -331,42 +333,146 @@ def test_a_large_file_gives_its_room_back_at_once_where_that_is_asked_for(
 
 
 @pytest.fixture
-def shrunk(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def shrunk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[int]:
     """The sizes to which files that were deleted shrink; that is done before `unlink` returns here."""
+    with (tmp_path / "leased").open("w") as file:
+        try:
+            fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        except OSError as failure:
+            pytest.skip(f"the file system of {tmp_path} has no leases: {failure}")
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     sizes: list[int] = []
     real = os.ftruncate
+
+    def shrink(fd: int, size: int) -> None:
+        if threading.current_thread() is threading.main_thread():  # else it is what another test left
+            sizes.append(size)
+        real(fd, size)
+
     monkeypatch.setattr(threading.Thread, "start", lambda t: t.run())
-    monkeypatch.setattr("time.sleep", lambda _seconds: None)
-    monkeypatch.setattr(os, "ftruncate", lambda fd, size: (sizes.append(size), real(fd, size))[1])
+    monkeypatch.setattr(os, "ftruncate", shrink)
     return sizes
 
 
-def test_a_large_file_gives_its_room_back_in_steps(tmp_path: Path, shrunk: list[int]) -> None:
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The descriptors of files that `os.open` opens."""
+    found: list[int] = []
+    real = os.open
+    monkeypatch.setattr(os, "open", lambda *arguments: (found.append(real(*arguments)), found[-1])[1])
+    return found
+
+
+def demand_closed(fds: list[int]) -> None:
+    """Each of these descriptors is closed."""
+    assert fds
+    for fd in fds:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(fd)
+
+
+def test_a_large_file_gives_its_room_back_in_steps(tmp_path: Path, shrunk: list[int], opened: list[int]) -> None:
     """Told of all of it at once, a disk lets the syncs of the log wait."""
     path = tmp_path / "file"
     path.write_bytes(bytes(3 * UNLINK_BYTES + 1))
-    before = sorted(Path("/proc/self/fd").iterdir())
+    opened.clear()
     RealFileSystem().unlink(str(path))
-    assert shrunk == [2 * UNLINK_BYTES + 1, UNLINK_BYTES + 1, 1]
-    assert sorted(Path("/proc/self/fd").iterdir()) == before, "it is closed at the end"
+    assert shrunk == [3 * UNLINK_BYTES, 2 * UNLINK_BYTES, UNLINK_BYTES]
+    demand_closed(opened)
 
 
 @pytest.mark.parametrize("how", ["open", "another name"])
-def test_a_deleted_file_that_somebody_else_has_keeps_what_is_in_it(how: str, tmp_path: Path, shrunk: list[int]) -> None:
+def test_a_deleted_file_that_somebody_else_has_keeps_what_is_in_it(
+    how: str, tmp_path: Path, shrunk: list[int], opened: list[int]
+) -> None:
     """A peer that fetches a snapshot, or a copy made with links: to shrink the file would spoil it."""
     path, other = tmp_path / "file", tmp_path / "other"
     content = bytes(range(256)) * (3 * UNLINK_BYTES // 256)
     path.write_bytes(content)
     if how == "another name":
         other.hardlink_to(path)
+    with (other if how == "another name" else path).open("rb") as reader:
+        opened.clear()
         RealFileSystem().unlink(str(path))
-        assert other.read_bytes() == content
-    else:
-        with path.open("rb") as reader:
-            RealFileSystem().unlink(str(path))
-            assert reader.read() == content
+        assert reader.read() == content
     assert not path.exists()
     assert not shrunk
+    demand_closed(opened)
+
+
+def test_who_opens_a_deleted_file_that_shrinks_does_not_end_the_process(
+    tmp_path: Path, shrunk: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A scanner that was told of a file may open it without its name; the kernel signals that to who has a lease."""
+    path = tmp_path / "file"
+    path.write_bytes(bytes(UNLINK_BYTES + 1))
+    told: list[int] = []
+    meddled: list[int] = []
+    real = fcntl.fcntl
+
+    def meddle(fd: int, command: int, argument: int) -> int:
+        result = real(fd, command, argument)
+        if (command, argument) == (fcntl.F_SETLEASE, fcntl.F_WRLCK):
+            meddled.append(fd)
+            with contextlib.suppress(BlockingIOError):
+                os.close(os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_NONBLOCK))
+        return result
+
+    monkeypatch.setattr(fcntl, "fcntl", meddle)
+    before = signal.signal(signal.SIGIO, lambda number, _frame: told.append(number))
+    try:
+        RealFileSystem().unlink(str(path))
+    finally:
+        signal.signal(signal.SIGIO, before)
+    assert len(meddled) == 1
+    assert not told
+    assert shrunk == [UNLINK_BYTES]
+
+
+@pytest.mark.parametrize("wanted", ["by a deletion at once", "by a new segment"])
+def test_what_is_still_to_go_goes_at_once_when_somebody_wants_the_room(
+    wanted: str, tmp_path: Path, shrunk: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its steps would take seconds, of a disk that is full."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.write_bytes(bytes(4 * UNLINK_BYTES))
+    second.write_bytes(b"small")
+    fs = RealFileSystem()
+    real = os.ftruncate
+
+    def full(_fd: int, _data: bytes, _offset: int) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def want(fd: int, size: int) -> None:
+        real(fd, size)
+        if wanted == "by a new segment":
+            with pytest.raises(NoSpace):
+                fs.create(str(tmp_path / "third"), BLOCK)
+        else:
+            fs.unlink(str(second), at_once=True)
+
+    monkeypatch.setattr(os, "pwrite", full)
+    monkeypatch.setattr(os, "ftruncate", want)
+    fs.unlink(str(first))
+    assert shrunk == [3 * UNLINK_BYTES], "and then it is closed"
+    assert not first.exists()
+
+
+def test_without_a_thread_the_caller_gives_the_room_back(
+    tmp_path: Path, opened: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A limit on threads is no reason for a replica to stop, nor to keep what it deleted."""
+    path = tmp_path / "file"
+    path.write_bytes(bytes(UNLINK_BYTES + 1))
+    opened.clear()
+
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    RealFileSystem().unlink(str(path))
+    assert not path.exists()
+    demand_closed(opened)
 
 
 def test_a_full_disk_while_a_segment_is_made_leaves_no_half_of_one(

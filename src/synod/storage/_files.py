@@ -9,8 +9,8 @@ import contextlib
 import errno
 import fcntl
 import os
+import signal
 import threading
-import time
 from collections import deque
 from pathlib import Path
 from typing import Final, Protocol
@@ -211,6 +211,7 @@ class _Outgoing:
         self._lock = threading.Lock()
         self._waiting: deque[int] = deque()
         self._runs = False
+        self._hurried = threading.Event()
 
     def add(self, fd: int) -> None:
         """Take over a descriptor that may be written to."""
@@ -219,23 +220,40 @@ class _Outgoing:
             if self._runs:
                 return
             self._runs = True
-        threading.Thread(target=self._run, name="synod-unlink", daemon=True).start()
+        try:
+            threading.Thread(target=self._run, name="synod-unlink", daemon=True).start()
+        except RuntimeError:  # the system has no thread for us: the caller waits for the disk
+            self._hurried.set()
+            self._run()
+
+    def hurry(self) -> None:
+        """Somebody wants the room: what is still to go goes at once."""
+        with self._lock:
+            if self._runs:
+                self._hurried.set()
 
     def _run(self) -> None:
-        while True:
-            with self._lock:
-                if not self._waiting:
-                    self._runs = False
-                    return
-                fd = self._waiting.popleft()
-            with contextlib.suppress(OSError):  # what did not go in steps goes when it is closed
+        while (fd := self._next()) >= 0:
+            with contextlib.suppress(OSError):  # what does not go in steps goes when it is closed
                 if _is_ours_alone(fd):
-                    _shrink(fd)
+                    self._shrink(fd)
             with contextlib.suppress(OSError):
                 os.close(fd)
 
+    def _next(self) -> int:
+        with self._lock:
+            if self._waiting:
+                return self._waiting.popleft()
+            self._runs = False
+            self._hurried.clear()
+            return -1
 
-_outgoing: Final = _Outgoing()
+    def _shrink(self, fd: int) -> None:
+        for size in range((os.fstat(fd).st_size - 1) // UNLINK_BYTES * UNLINK_BYTES, 0, -UNLINK_BYTES):
+            if self._hurried.is_set():
+                return
+            os.ftruncate(fd, size)
+            self._hurried.wait(UNLINK_GAP_S)
 
 
 def _is_ours_alone(fd: int) -> bool:
@@ -243,18 +261,14 @@ def _is_ours_alone(fd: int) -> bool:
     try:
         if os.fstat(fd).st_nlink:
             return False
-        # The kernel grants a lease to be told of other users only while there are none.
+        # The kernel grants a lease only while there are no other users, and signals the next one: by default with a
+        # SIGIO, which would end the process. A SIGURG does nothing to who does not ask for it.
+        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-    except (OSError, AttributeError):  # a file system, or a kernel, without leases
+    except (OSError, AttributeError):  # somebody has it, or there are no leases here
         return False
     return True
-
-
-def _shrink(fd: int) -> None:
-    for size in range(os.fstat(fd).st_size - UNLINK_BYTES, 0, -UNLINK_BYTES):
-        os.ftruncate(fd, size)
-        time.sleep(UNLINK_GAP_S)
 
 
 class RealFileSystem:
@@ -267,6 +281,7 @@ class RealFileSystem:
 
     def __init__(self, *, read_only: bool = False) -> None:
         self._read_only = read_only
+        self._outgoing = _Outgoing()
 
     def make_dir(self, path: str) -> None:
         """See `FileSystem`; only its owner can enter it."""
@@ -306,6 +321,7 @@ class RealFileSystem:
         except StorageError:
             file.close()
             Path(path).unlink(missing_ok=True)
+            self._outgoing.hurry()
             raise
         return file
 
@@ -347,9 +363,11 @@ class RealFileSystem:
                 os.close(fd)
             raise _translate(failure, f"deleting {path}") from failure
         if large and not at_once:
-            _outgoing.add(fd)
-        else:
-            os.close(fd)
+            self._outgoing.add(fd)
+            return
+        if at_once:
+            self._outgoing.hurry()
+        os.close(fd)
 
     def sync_dir(self, path: str) -> None:
         """See `FileSystem`."""
