@@ -150,14 +150,10 @@ class Closed(Exception):
     """The server closed the connection."""
 
 
-NUDGE_S = 1.0
-"""ZooKeeper, silent for so long, may have forgotten us, and is nudged."""
-
 SILENT_S = 8.0
-"""A replica of synod that is silent for so long hangs."""
+"""Who is silent for so long has forgotten us, or hangs."""
 
 PATIENCE_S = 30.0
-"""ZooKeeper hangs that is silent for so long in spite of being nudged."""
 
 
 def is_synod(port: int) -> bool:
@@ -185,7 +181,6 @@ class Wire:
         read_only: bool | None = False,
     ) -> None:
         self._port = port
-        self.silent_s = SILENT_S
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=SILENT_S)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         request = struct.pack(">iqiq", 0, seen, timeout_ms, session) + text(password)
@@ -206,22 +201,18 @@ class Wire:
         self.greeting_rest = answer.rest
 
     def send_raw(self, body: bytes) -> None:
-        self.socket.settimeout(SILENT_S)
         self.socket.sendall(struct.pack(">i", len(body)) + body)
 
     def _exactly(self, size: int) -> bytes:
         data = b""
-        began = time.monotonic()
-        self.socket.settimeout(NUDGE_S)
+        until = time.monotonic() + PATIENCE_S
         while len(data) < size:
             try:
                 more = self.socket.recv(size - len(data))
             except TimeoutError:
-                synod = is_synod(self._port)
-                if time.monotonic() - began > (self.silent_s if synod else PATIENCE_S):
+                if time.monotonic() > until or is_synod(self._port):
                     raise
-                if not synod:
-                    nudge(self._port)
+                nudge(self._port)
                 continue
             except ConnectionError as gone:
                 raise Closed from gone
