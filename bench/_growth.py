@@ -32,8 +32,11 @@ STEADY_RATE: Final = 5_000
 RESTING: Final = 0.1
 """Cores of all replicas: below that they only keep each other company."""
 LOOK_S: Final = 1.0
+"""For so long is looked at what the replicas take: the kernel counts it in hundredths of a second."""
 REST_S: Final = 120.0
+"""A million znodes are hashed and written in half of that, and a cell that is not done by then never will be."""
 WRITES_PER_LOOK: Final = 100
+"""A tenth of the slots from one digest to the next."""
 
 State = Callable[[Peer, int], AbstractContextManager[None]]
 """Brings a running cell to a size, and back where that is possible."""
@@ -110,12 +113,12 @@ def _digest(cell: SynodCell) -> None:
     filled = max(int(str(cell.status(number)["applied_slot"])) for number in numbers)
     client = ZooKeeperClient(cell.ports[0], 0, b"", "write")
     until = time.perf_counter() + REST_S
-    while any(int(str(cell.status(number)["digest_slot"])) < filled for number in numbers):
-        if time.perf_counter() > until:
-            raise RuntimeError(f"the replicas had no digest of slot {filled} within {REST_S:.0f} s")
-        for _ in range(WRITES_PER_LOOK):
-            client.ask(create(f"{ROOT}/digest", b""), allowed=(NODE_EXISTS,))
-    client.close()
+    with contextlib.closing(client):
+        while any(int(str(cell.status(number)["digest_slot"])) < filled for number in numbers):
+            if time.perf_counter() > until:
+                raise RuntimeError(f"the replicas had no digest of slot {filled} within {REST_S:.0f} s")
+            for _ in range(WRITES_PER_LOOK):
+                client.ask(create(f"{ROOT}/digest", b""), allowed=(NODE_EXISTS,))
 
 
 def _rest(cell: Peer) -> None:

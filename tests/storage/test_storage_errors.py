@@ -39,7 +39,7 @@ from storage_world import (
 
 from synod.base import Ballot, Corruption, DataDirError, NoSpace, StorageError
 from synod.storage import Identity, MemoryFileSystem, RealFileSystem, Store, format_directory
-from synod.storage._files import UNLINK_BYTES
+from synod.storage._files import UNLINK_BYTES, UNLINK_GAP_S
 from synod.storage._log import PREPARE_STEP_BYTES, PREPARED_NAME
 
 OTHER_CELL = "f" * 32
@@ -371,13 +371,18 @@ def demand_closed(fds: list[int]) -> None:
             os.fstat(fd)
 
 
-def test_a_large_file_gives_its_room_back_in_steps(tmp_path: Path, shrunk: list[int], opened: list[int]) -> None:
-    """Told of all of it at once, a disk lets the syncs of the log wait."""
+def test_a_large_file_gives_its_room_back_in_steps(
+    tmp_path: Path, shrunk: list[int], opened: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Told of all of it at once, a disk lets the syncs of the log wait; so there is time between two steps."""
+    pauses: list[float | None] = []
+    monkeypatch.setattr(threading.Event, "wait", lambda _event, timeout=None: pauses.append(timeout))
     path = tmp_path / "file"
     path.write_bytes(bytes(3 * UNLINK_BYTES + 1))
     opened.clear()
     RealFileSystem().unlink(str(path))
     assert shrunk == [3 * UNLINK_BYTES, 2 * UNLINK_BYTES, UNLINK_BYTES]
+    assert pauses == [UNLINK_GAP_S] * 3
     demand_closed(opened)
 
 
