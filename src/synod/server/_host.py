@@ -46,6 +46,7 @@ from synod.wire import OP_PING, XID_PING
 from ._clients import ClientConnection
 from ._config import Config
 from ._disk import Disk
+from ._garbage import Garbage
 from ._metrics import DISK_STALL_S, LOOP_STALL, Latency, Measures
 from ._peers import PeerConnection
 from ._recorder import Recorder, start_of
@@ -65,10 +66,6 @@ ABUSE_LOG_S: Final = 10.0
 
 ABUSE_KINDS_MAX: Final = 1_000
 """Kinds that are remembered; who makes more of them gets more lines."""
-
-GC_S: Final = 5.0
-"""So often young garbage is collected and the rest declared permanent: a full collection would stop a replica
-with a million znodes for a third of a second (measured)."""
 
 FLUSH_S: Final = 0.005
 """After so long in one flush the sockets are looked at first."""
@@ -170,6 +167,7 @@ class Host:
         self._per_address: dict[str, int] = {}
         self._mains: dict[int, PeerConnection] = {}
         self._bulks: dict[int, PeerConnection] = {}
+        self._garbage = Garbage(self._loop)
         self._next_conn = 0
         self._flush_due = False
         self._timer: asyncio.TimerHandle | None = None
@@ -189,18 +187,9 @@ class Host:
         self.disk.start()
         if self._ring is not None:
             self._loop.add_reader(self._ring.fileno(), self._told_by_disk, self.disk.written, ())
-        gc.collect()
-        gc.freeze()
-        gc.disable()
-        self._loop.call_later(GC_S, self._collect)
+        self._garbage.start()
         self._loop.call_later(SWEEP_S, self._sweep)
         self.poke()
-
-    def _collect(self) -> None:
-        gc.collect(0)
-        gc.freeze()
-        if not self._stopped:
-            self._loop.call_later(GC_S, self._collect)
 
     def addresses(self) -> dict[int, str]:
         """Where the other members are, as far as this replica knows."""
@@ -258,7 +247,7 @@ class Host:
         if self._recorder is not None:
             self._recorder.close()
         self._store.close()
-        gc.enable()
+        self._garbage.stop()
 
     # -- the cycle -----------------------------------------------------------------------------------------
 
