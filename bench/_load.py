@@ -11,6 +11,7 @@ import resource
 import select
 import socket
 import struct
+import threading
 import time
 from array import array
 from collections.abc import Callable, Sequence
@@ -239,8 +240,23 @@ def drive(clients: Sequence[Client], pipe: int, warm_s: float, measure_s: float,
         return Run(latencies, took, _cpu() - own, cost() - theirs, busy_s() - all_)
 
 
-def pace(clients: Sequence[Client], rate: float, seconds: float, *, wide_s: float = 0.02) -> Paced:
-    """Send at a fixed rate, whether or not anything is answered, and look for gaps between the answers."""
+def pace(
+    clients: Sequence[Client],
+    rate: float,
+    seconds: float,
+    *,
+    wide_s: float = 0.02,
+    done: threading.Event | None = None,
+) -> Paced:
+    """Send at a fixed rate, whether or not anything is answered, and look for gaps between the answers.
+
+    Args:
+        clients: they send in turn.
+        rate: requests a second.
+        seconds: so long.
+        wide_s: gaps of at least so many seconds are listed.
+        done: or until this is set.
+    """
     poll = select.epoll()
     by_fd = {client.sock.fileno(): client for client in clients}
     for fd in by_fd:
@@ -251,7 +267,7 @@ def pace(clients: Sequence[Client], rate: float, seconds: float, *, wide_s: floa
     began = answered = looked = time.perf_counter()
     sent = turn = 0
     try:
-        while (now := time.perf_counter()) < began + seconds:
+        while (now := time.perf_counter()) < began + seconds and not (done is not None and done.is_set()):
             own_pause = max(own_pause, now - looked)
             due = int((now - began) * rate) - sent
             sent += due
@@ -276,6 +292,7 @@ def pace(clients: Sequence[Client], rate: float, seconds: float, *, wide_s: floa
                     answered = now
     finally:
         poll.close()
+    seconds = now - began
     return Paced(
         rate=len(latencies) / seconds,
         gaps=tuple(gaps),

@@ -70,7 +70,8 @@ def run(cell: SynodCell, directory: Path, znodes: int, seconds: float) -> None:
     tell("steady load", **loaded(cell, seconds, lambda: None))
     leader = cell.leader()
     assert leader is not None
-    tell("full load", **driven(cell, seconds))
+    full = driven(cell, seconds)
+    tell("full load", **full)
     done = threading.Event()
     hosts = f"127.0.0.1:{cell.ports[leader]}"
     each: list[float] = []
@@ -94,10 +95,13 @@ def run(cell: SynodCell, directory: Path, znodes: int, seconds: float) -> None:
         found = loaded(cell, seconds, back_up)
         tell(f"backup of {who} under load", took_s=took, bytes=file.stat().st_size, **found)
     recover(cell, leader)
-    install(cell, directory, seconds)
+    settle(cell)
+    half = int(full["rate"]) // 2
+    tell("half load", **loaded(cell, seconds, lambda: None, rate=half))
+    install(cell, directory, half)
 
 
-def loaded(cell: SynodCell, seconds: float, work: Callable[[], None]) -> dict[str, Any]:
+def loaded(cell: SynodCell, seconds: float, work: Callable[[], None], rate: int = RATE) -> dict[str, Any]:
     """Write at a steady rate while `work` is done in another thread."""
     clients = [ZooKeeperClient(cell.ports[i % 3], i, b"x" * 100, "write") for i in range(WRITERS)]
     for client in clients:
@@ -105,7 +109,7 @@ def loaded(cell: SynodCell, seconds: float, work: Callable[[], None]) -> dict[st
     helper = threading.Thread(target=work)
     helper.start()
     try:
-        found: Paced = pace(clients, RATE, seconds)
+        found: Paced = pace(clients, rate, seconds)
     finally:
         helper.join()
         for client in clients:
@@ -153,8 +157,8 @@ def recover(cell: SynodCell, leader: int) -> None:
     tell("start with snapshot and log", ready_s=ready - began, caught_up_s=behind - began, log_bytes=LOG_BYTES)
 
 
-def install(cell: SynodCell, directory: Path, seconds: float) -> None:
-    """A follower whose disk was wiped is re-admitted, and takes a snapshot over, under load."""
+def install(cell: SynodCell, directory: Path, rate: int) -> None:
+    """A follower whose disk was wiped is re-admitted, and takes a snapshot over, under so many writes a second."""
     settle(cell)
     leader = cell.leader()
     assert leader is not None
@@ -173,6 +177,7 @@ def install(cell: SynodCell, directory: Path, seconds: float) -> None:
     synod(cell, number, "format", str(cell.directory / f"replica-{number + 1}.toml"))
     times: list[float] = []
     silent: list[float] = []
+    done = threading.Event()
 
     def work() -> None:
         slot = int(str(cell.status(leader)["applied_slot"]))
@@ -188,8 +193,9 @@ def install(cell: SynodCell, directory: Path, seconds: float) -> None:
                 up, last = True, now
                 if int(str(status["applied_slot"])) >= slot and is_ready(cell, number):
                     times.append(now - began)
-                    return
+                    break
             time.sleep(0.005)  # between two looks, so that looking costs the replica little
+        done.set()
 
     ports = [cell.ports[other] for other in others]
     clients = [ZooKeeperClient(ports[i % 2], i, b"x" * 100, "write") for i in range(WRITERS)]
@@ -197,7 +203,7 @@ def install(cell: SynodCell, directory: Path, seconds: float) -> None:
         client.prepare()
     helper = threading.Thread(target=work)
     helper.start()
-    found = pace(clients, RATE, seconds)
+    found = pace(clients, rate, WITHIN_S, done=done)
     helper.join()
     for client in clients:
         client.close()
@@ -209,6 +215,7 @@ def install(cell: SynodCell, directory: Path, seconds: float) -> None:
         longest_silence_s=max(silent, default=0.0),
         resident_mib=round(resident_mib(cell)),
         elections=elections,
+        rate=found.rate,
         widest_s=found.widest_s,
         p99_s=found.p99_s,
         max_s=found.max_s,
