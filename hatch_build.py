@@ -38,6 +38,7 @@ class CompileHook(BuildHookInterface):
     """The hook of pyproject.toml."""
 
     PLUGIN_NAME = "custom"
+    _work: Path | None = None
 
     def dependencies(self) -> list[str]:
         """What the build itself needs, only where it compiles."""
@@ -57,6 +58,11 @@ class CompileHook(BuildHookInterface):
         build_data["force_include"] |= built
         build_data["pure_python"] = False
         build_data["infer_tag"] = True
+
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:  # noqa: ARG002
+        """The wheel has what was built."""
+        if self._work is not None:
+            shutil.rmtree(self._work)
 
     def _wanted(self) -> bool:
         said = os.environ.get("SYNOD_COMPILE", "")
@@ -79,7 +85,7 @@ class CompileHook(BuildHookInterface):
             modules = [str(package / module) for module in HOT_MODULES]
             for room in HOT_ROOMS:
                 modules += sorted(str(path) for path in (package / room).glob("_*.py") if path.name != "__init__.py")
-            work = Path(tempfile.mkdtemp(prefix="synod-build-"))
+            work = self._work = Path(tempfile.mkdtemp(prefix="synod-build-"))
             extensions = mypycify(
                 # A cache of its own: two that check types at the same time, as CI does, find a common one locked.
                 ["--config-file=", "--cache-dir=.mypy_cache/compiled", "--strict", "--follow-imports=silent", *modules],

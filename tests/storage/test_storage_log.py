@@ -29,6 +29,7 @@ from storage_world import (
     shown,
     snapshot_of,
     take_over,
+    value,
     write_snapshot,
 )
 
@@ -489,15 +490,20 @@ def _is_cached(fd: int, offset: int) -> bool:
         return False
 
 
-def test_what_is_durable_and_old_leaves_the_kernels_cache(tmp_path: Path) -> None:
-    """A log of gigabytes takes no memory: pages of its older parts go back, and the end stays for peers that fetch."""
-    scratch = tmp_path / "scratch"
+def demand_a_cache(directory: Path) -> None:
+    """Skip where files are nowhere else than in memory."""
+    scratch = directory / "scratch"
     scratch.write_bytes(bytes(BLOCK))
     with scratch.open("r+b") as opened:
         os.fsync(opened.fileno())
         os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     if cached(scratch, 0, BLOCK):
         pytest.skip("this file system keeps its files in memory")
+
+
+def test_what_is_durable_and_old_leaves_the_kernels_cache(tmp_path: Path) -> None:
+    """A log of gigabytes takes no memory: pages of its older parts go back, and the end stays for peers that fetch."""
+    demand_a_cache(tmp_path)
     directory = str(tmp_path / "data")
     fs = RealFileSystem()
     format_directory(fs, directory, IDENTITY)
@@ -518,3 +524,24 @@ def test_what_is_durable_and_old_leaves_the_kernels_cache(tmp_path: Path) -> Non
     assert len(segments(fs, directory)) == 2
     assert cached(file, 8 << 20, 12 << 20) < 0.5
     assert [e.slot for e in store.read(1, 150_000)] == [1, 2, 3]
+
+
+def test_a_peers_snapshot_is_in_the_kernels_cache_until_it_was_read(tmp_path: Path) -> None:
+    """Its state is loaded as soon as it is whole: reading it from the disk then would hold up the log of each replica."""
+    demand_a_cache(tmp_path)
+    fs = RealFileSystem()
+    chunks = [value(f"chunk {number},", 256 << 10) for number in range(24)]
+    for name in ("peer", "data"):
+        format_directory(fs, str(tmp_path / name), IDENTITY)
+    peer = open_store(fs, str(tmp_path / "peer"))
+    peer.snapshot_begin(7)
+    for chunk in chunks:
+        peer.snapshot_write(chunk)
+    peer.snapshot_commit()
+    name = "snapshot-0000000000000007.snap"
+    assert cached(tmp_path / "peer" / name, 0, 6 << 20) < 0.5
+    store = open_store(fs, str(tmp_path / "data"))
+    take_over(store, 7, (tmp_path / "peer" / name).read_bytes(), Ballot(1, 1), piece=100_000)
+    assert cached(tmp_path / "data" / name, 0, 6 << 20) > 0.5
+    assert list(store.snapshot_chunks()) == chunks
+    assert cached(tmp_path / "data" / name, 0, 6 << 20) < 0.5

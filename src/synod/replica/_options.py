@@ -39,7 +39,8 @@ class ReplicaOptions:
         log_block_bytes: what a write takes of the log at least.
         snapshot_pace: time between two steps of a snapshot's walk while nobody is served; see `BUSY_PACES`.
         snapshot_step_bytes: bytes a step.
-        transfer_chunk_bytes: bytes of a snapshot in one message to a peer.
+        transfer_chunk_bytes: bytes of a snapshot in one message to a peer; all that is done with a larger one holds up
+            who shares the machine.
         checks: assert the invariants around every step.
     """
 
@@ -57,5 +58,5 @@ class ReplicaOptions:
     log_block_bytes: int = 4096
     snapshot_pace: Micros = 10 * MILLISECOND
     snapshot_step_bytes: int = 256 * 1024
-    transfer_chunk_bytes: int = 512 * 1024
+    transfer_chunk_bytes: int = 128 * 1024
     checks: bool = True

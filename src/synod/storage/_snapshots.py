@@ -227,6 +227,9 @@ def parse_snapshot(data: bytes | bytearray, cell_id: bytes, path: str) -> tuple[
 class SnapshotTransfer:
     """A peer's snapshot file on its way to the disk: checked as it comes, and never whole in memory.
 
+    The kernel may keep it there, though: it is read as soon as it is whole, and to have it come from the disk then
+    would hold up the log.
+
     Args:
         cell_id: whose it must be.
         slot: which one it must be.
@@ -271,7 +274,6 @@ class SnapshotTransfer:
         self.at += len(data)
         if self.at - self._synced >= SYNC_BYTES:
             self._file.sync()
-            self._file.uncache(self._synced, self.at - self._synced)
             self._synced = self.at
 
     def demand_whole(self) -> None:
@@ -329,7 +331,7 @@ class Snapshots:
         return sorted(int(n[9:25], 16) for n in names if n.startswith("snapshot-") and n.endswith(".snap"))
 
     def load(self, slot: Slot) -> Iterator[bytes]:
-        """The chunks of a stored snapshot, read as they are taken.
+        """The chunks of a stored snapshot, read as they are taken; nobody needs the file in memory after that.
 
         Raises:
             Corruption: it is damaged.
@@ -341,7 +343,14 @@ class Snapshots:
             _demand_ours(reader.cell_id, self._cell_id, path)
             if reader.slot != slot:
                 raise Corruption(f"{path} holds the snapshot of slot {reader.slot}")
-            yield from reader.chunks()
+            taken = uncached = 0
+            for chunk in reader.chunks():
+                yield chunk
+                taken += len(chunk)
+                if taken - uncached >= SYNC_BYTES:
+                    file.uncache(uncached, taken - uncached)
+                    uncached = taken
+            file.uncache(uncached, file.size() - uncached)
         finally:
             file.close()
 

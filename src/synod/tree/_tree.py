@@ -208,7 +208,7 @@ class Tree(State):
 
     @classmethod
     def loading(cls, chunks: Iterable[bytes], supported_level: int = FEATURE_LEVEL) -> Iterator[Tree | None]:
-        """The same in steps of about a millisecond: None while there is more to do, and at last the state.
+        """The same in steps of a third of a millisecond or so: None while there is more to do, and at last the state.
 
         Raises:
             Corruption: as `restore`.
