@@ -489,6 +489,10 @@ def test_up_runs_a_cell_and_finds_it_again(tmp_path):
             assert (row["id"], row["client"]) == (i, f"127.0.0.1:{port + i - 1}")
             assert row["data_dir"] == str(directory / f"replica-{i}")
             assert row["config"] == str(directory / f"replica-{i}" / "synod.toml")
+            ports = re.findall(r":([0-9]+)\"", (directory / f"replica-{i}" / "synod.toml").read_text())
+            # The cell keeps them: the kernel is to give none of them to an outgoing connection while it is stopped.
+            assert len(ports) >= 5
+            assert all(int(port) < 32_768 for port in ports)
             assert "timeout_ms_min = 1000" in (directory / f"replica-{i}" / "synod.toml").read_text()
             # It is announced when a majority serves: one replica may still be about to.
             wait_for(partial(_is_healthy, row["http"]), "a replica's health")
