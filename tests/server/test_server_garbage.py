@@ -52,8 +52,9 @@ class Loops:
 
 @pytest.fixture
 def loop() -> Iterator[Loop]:
-    """Leaves the collector as it was."""
-    assert gc.isenabled()
+    """Leaves the collector as it was, which other tests may have switched off."""
+    before = gc.isenabled()
+    gc.enable()
     loop = Loop()
     garbage = Garbage(cast("asyncio.AbstractEventLoop", cast("Any", loop)))
     garbage.start()
@@ -63,6 +64,8 @@ def loop() -> Iterator[Loop]:
     gc.unfreeze()
     assert loop.timer.is_cancelled
     assert gc.isenabled()
+    if not before:
+        gc.disable()
 
 
 def test_much_is_collected_at_the_next_look_and_what_lives_is_frozen(loop: Loop) -> None:

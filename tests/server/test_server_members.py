@@ -254,7 +254,11 @@ def test_a_disk_that_is_rolled_back_is_refused_told_and_replaced(cell: Cell) -> 
     shutil.copytree(data, cell.directory / "older")
     cell.processes.start(old - 1)
     wait_for(lambda: cell.role(old - 1) == "follower", "the replica that was copied")
-    load.goes_on()
+    for _ in range(2):  # what it lacks, and what it votes for then: both before its leader has seen it
+        load.goes_on()
+        slot = cell.status(cell.wait_leader())["applied_slot"]
+        wait_for(lambda slot=slot: cell.status(old - 1)["applied_slot"] >= slot, "what it is to forget")
+    (other,) = (id_ for id_ in cell.voters() if id_ not in (old, cell.leader_id()))  # another one may lead by now
     for id_ in (old, other):  # from the other one it could learn all of it before it meets the leader
         cell.processes.kill(id_ - 1)
     shutil.rmtree(data)
