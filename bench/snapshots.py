@@ -194,7 +194,7 @@ def install(cell: SynodCell, directory: Path, rate: int) -> None:
                 if int(str(status["applied_slot"])) >= slot and is_ready(cell, number):
                     times.append(now - began)
                     break
-            time.sleep(LOOK_S)
+            time.sleep(LOOK_S)  # a replica tells nobody outside when it serves
         done.set()
 
     ports = [cell.ports[other] for other in others]
