@@ -9,7 +9,7 @@ import contextlib
 import socket
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from _peers import four_letter_word, nudge
@@ -158,6 +158,13 @@ PATIENCE_S = 30.0
 
 def is_synod(port: int) -> bool:
     return "synod" in four_letter_word(port, b"srvr", SILENT_S)
+
+
+def wait_until(fact: Callable[[], bool], within_s: float = 15.0) -> None:
+    deadline = time.monotonic() + within_s
+    while not fact():
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.02)
 
 
 class Wire:

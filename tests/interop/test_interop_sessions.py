@@ -32,6 +32,7 @@ from interop_wire import (
     set_watches,
     text,
     versioned,
+    wait_until,
 )
 from kazoo.client import KazooClient
 from kazoo.exceptions import ConnectionLoss, SessionExpiredError
@@ -49,20 +50,12 @@ CONNECTED = 3
 NO_NODE, SESSION_MOVED = -101, -118
 XID_SET_WATCHES = -8
 EPHEMERAL = 1
-WAIT_S = 15.0
 
 
 def exists(wire: Wire, path: str, watch: bool = False) -> bool:
     reply = wire.ask(EXISTS, read(path, watch))
     assert reply.err in (0, NO_NODE)
     return reply.err == 0
-
-
-def wait_until(fact: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not fact():
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize(("asked", "granted"), [(1, 1_000), (-5, 1_000), (4_321, 4_321), (3_600_000, 10_000)])

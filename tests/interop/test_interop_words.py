@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable
 
 import pytest
-from interop_wire import CREATE, EXISTS, Wire, create, read
+from interop_wire import CREATE, EXISTS, Wire, create, read, wait_until
 from kazoo.client import KazooClient
 
 from _peers import Peer, four_letter_word
@@ -81,7 +81,11 @@ def test_mntr_has_the_keys_that_are_looked_for(system: Peer) -> None:
 
 
 def test_mntr_counts_what_there_is(system: Peer, wire: Callable[..., Wire], root: str) -> None:
-    """Znodes, ephemerals, watches, connections and requests move by what a client does."""
+    """Znodes, ephemerals, watches, connections and requests move by what a client does.
+
+    Once the sessions that the tests before left behind have expired: else one of them does it in between.
+    """
+    wait_until(lambda: keys_of(system, 0)["zk_global_sessions"] == "0", within_s=30)
     before = keys_of(system, 0)
     one = wire(0)
     for i in range(3):
