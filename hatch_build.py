@@ -52,6 +52,7 @@ class CompileHook(BuildHookInterface):
             built = self._compile()
         except (Exception, SystemExit) as failure:  # mypyc ends the process when it finds a type error
             if os.environ.get("SYNOD_COMPILE") == "1":
+                self.finalize()  # which nobody calls after a failure
                 raise
             self.app.display_warning(f"the core was not compiled, and runs in pure Python: {failure}")
             return
@@ -59,8 +60,8 @@ class CompileHook(BuildHookInterface):
         build_data["pure_python"] = False
         build_data["infer_tag"] = True
 
-    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:  # noqa: ARG002 -- hatchling's
-        """The wheel has what was built."""
+    def finalize(self, *_: object) -> None:
+        """The wheel has what was built, or nobody wants it."""
         if self._work is not None:
             shutil.rmtree(self._work)
 

@@ -7,6 +7,8 @@ synced, as its package configures it; each is stopped by process id. The interop
 from __future__ import annotations
 
 import contextlib
+import functools
+import itertools
 import json
 import os
 import random
@@ -18,7 +20,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -45,24 +47,51 @@ SERVES_WITHIN_S: Final = 60.0
 """A JVM on a loaded machine of two cores needs its time."""
 
 
-def free_ports(count: int) -> list[int]:
-    """So many ports of 127.0.0.1 that nobody listens on.
+PORTS: Final = range(10_000, 20_000)
+"""Below the range from which the kernel draws the local ends of outgoing connections, and below where `synod up` looks:
+else a port would now and then be taken before its server binds it, or while it is down."""
+SLICE: Final = 1_000
+_claims: Final[list[socket.socket]] = []
 
-    They lie below the range from which the kernel draws the local ends of outgoing connections: a port drawn from
-    that range would now and then be taken by a client before its server binds it.
+
+@functools.cache
+def _own_ports() -> Iterator[int]:
+    """The ports of this process, round and round, so that the one that was given longest ago is the next.
+
+    Each process that starts servers has a slice to itself, by a name that only one can bind, and that goes with it.
+    """
+    slices = [PORTS[begin : begin + SLICE] for begin in range(0, len(PORTS), SLICE)]
+    random.Random(os.getpid()).shuffle(slices)
+    for own in slices:
+        claim = socket.socket(socket.AF_UNIX)
+        with contextlib.suppress(OSError):
+            claim.bind(f"\0synod-ports-{own.start}")
+            _claims.append(claim)
+            break
+        claim.close()
+    return itertools.cycle(own)
+
+
+def free_ports(count: int) -> list[int]:
+    """So many ports of 127.0.0.1, one after the other, that nobody listens on.
+
+    Raises:
+        RuntimeError: there are not so many.
     """
     found: list[int] = []
-    start = random.Random(time.time_ns() ^ os.getpid()).randrange(10_000, 30_000)
-    for port in range(start, start + 2_000):
+    for port in itertools.islice(_own_ports(), 2 * SLICE):
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
+                found.clear()
                 continue
+        if found and port != found[-1] + 1:
+            found.clear()
         found.append(port)
         if len(found) == count:
             return found
-    raise RuntimeError("no free ports on 127.0.0.1")
+    raise RuntimeError(f"there are no {count} free ports on 127.0.0.1")
 
 
 def four_letter_word(port: int, word: bytes, timeout_s: float = 2.0) -> str:

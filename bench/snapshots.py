@@ -195,13 +195,18 @@ def install(cell: SynodCell, directory: Path, rate: int) -> None:
                     times.append(now - began)
                     break
             time.sleep(LOOK_S)  # a replica tells nobody outside when it serves
-        done.set()
+
+    def until_done() -> None:
+        try:
+            work()
+        finally:
+            done.set()
 
     ports = [cell.ports[other] for other in others]
     clients = [ZooKeeperClient(ports[i % 2], i, b"x" * 100, "write") for i in range(WRITERS)]
     for client in clients:
         client.prepare()
-    helper = threading.Thread(target=work)
+    helper = threading.Thread(target=until_done)
     helper.start()
     found = pace(clients, rate, WITHIN_S, done=done)
     helper.join()

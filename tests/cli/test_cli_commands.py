@@ -22,7 +22,7 @@ from bench.peers import free_ports
 import synod as package
 from _cells import PATIENCE_S, SYNOD, Replica, clean_environment, http, listening, says_ok, sentence, synod, wait_for
 from synod.base import UserError
-from synod.cli import _up, main
+from synod.cli import main
 from synod.client import BlockingCell
 
 VALUE_BYTES_MAX = 1_047_552
@@ -475,17 +475,22 @@ def _is_gone(pid: int) -> bool:
     return False
 
 
-def test_up_takes_no_port_that_its_replicas_are_to_give_to_clients(monkeypatch):
-    """None of them is bound yet when the others are chosen; and where there are too few it says so."""
-    begin = free_ports(1)[0]
-    monkeypatch.setattr(_up, "PORTS_BEGIN", begin)
-    monkeypatch.setattr(_up, "PORTS_END", begin + 40)
-    clients = range(begin, begin + 20)
-    ports = _up._free_ports(10, but=clients)
-    assert len(set(ports)) == 10
-    assert not set(ports) & set(clients)
-    with pytest.raises(UserError, match=f"no 21 free ports on 127.0.0.1 from {begin} to {begin + 39}"):
-        _up._free_ports(21, but=clients)
+def test_up_takes_no_port_that_its_replicas_are_to_give_to_clients(tmp_path, monkeypatch, capsys):
+    """None of them is bound yet when the others are chosen."""
+    asked = []
+
+    def none_is_free(count, *, but):
+        asked.append((count, but))
+        raise UserError("there are no free ports")
+
+    monkeypatch.setattr("synod.server.free_ports", none_is_free)
+    port = free_ports(3)[0]
+    monkeypatch.setattr(sys, "argv", ["synod", "up", "--client-port", str(port), "--data-dir", str(tmp_path / "cell")])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    assert "there are no free ports" in capsys.readouterr().err
+    assert asked == [(6, range(port, port + 3))]
 
 
 @pytest.mark.slow

@@ -27,6 +27,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from bench.peers import free_ports
 from tree_world import (
     OPEN,
     Reply,
@@ -104,9 +105,7 @@ def zookeeper(tmp_path: Path) -> Iterator[Oracle]:
         if "zookeeper" in os.environ.get("SYNOD_REQUIRE", ""):
             pytest.fail("Apache ZooKeeper is required and not installed")
         pytest.skip("Apache ZooKeeper is not installed")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    (port,) = free_ports(1)
     config = tmp_path / "zoo.cfg"
     config.write_text(
         f"tickTime=2000\ndataDir={tmp_path}/data\nclientPort={port}\nclientPortAddress=127.0.0.1\n"

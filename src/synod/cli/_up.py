@@ -36,9 +36,6 @@ START_S: Final = 30.0
 
 STOP_S: Final = 10.0
 RESTART_PAUSE_S: Final = 0.5
-PORTS_BEGIN, PORTS_END = 20_000, 32_000
-"""For peers and HTTP: below those that Linux and others give to outgoing connections."""
-
 LOOK_PAUSE_S: Final = 0.5
 """How often it looks for who joined, and asks who votes."""
 
@@ -205,10 +202,10 @@ class Up:
 
     def _make(self) -> list[Config]:
         """Write the configurations of a new cell; its data directories are still to be formatted."""
-        from synod.server import load_config
+        from synod.server import free_ports, load_config
 
         cell_id = secrets.token_hex(16)
-        ports = _free_ports(2 * self._count, but=range(self._client_port, self._client_port + self._count))
+        ports = free_ports(2 * self._count, but=range(self._client_port, self._client_port + self._count))
         peers = [{"id": i, "address": f"127.0.0.1:{ports[i - 1]}"} for i in self._ids]
         for i in self._ids:
             self._directory(i).mkdir(mode=0o700)
@@ -396,29 +393,6 @@ def _port(document: dict[str, Any]) -> int:
 
 def _line(row: dict[str, object]) -> str:
     return f"replica {row['id']}  pid {row['pid']}  clients {row['client']}  http://{row['http']}/status"
-
-
-def _free_ports(count: int, but: range) -> list[int]:
-    """Loopback ports that nobody uses, and that the kernel gives to no outgoing connection: a cell keeps them.
-
-    Args:
-        count: so many.
-        but: not these.
-
-    Raises:
-        UserError: there are not so many.
-    """
-    found: list[int] = []
-    first = secrets.randbelow(PORTS_END - PORTS_BEGIN)
-    for offset in range(PORTS_END - PORTS_BEGIN):
-        port = PORTS_BEGIN + (first + offset) % (PORTS_END - PORTS_BEGIN)
-        with socket.socket() as sock, contextlib.suppress(OSError):
-            sock.bind(("127.0.0.1", port))
-            if port not in but:
-                found.append(port)
-        if len(found) == count:
-            return found
-    raise UserError(f"there are no {count} free ports on 127.0.0.1 from {PORTS_BEGIN} to {PORTS_END - 1}")
 
 
 def _toml(document: dict[str, Any]) -> str:

@@ -6,21 +6,18 @@ import json
 import os
 import selectors
 import signal
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any, Final
 from urllib.request import urlopen
 
-from synod.base import SynodError, UserError
+from synod.base import SynodError
 
 REPLICAS: Final = 3
 START_S: Final = 30.0
 STOP_S: Final = 10.0
 STATUS_S: Final = 2.0
-FIRST_PORT, LAST_PORT = 20_000, 32_000  # below the ports that Linux hands out to outgoing connections
 
 
 class NotStarted(SynodError):
@@ -97,7 +94,9 @@ class Replicas:
     """A cell of three below `synod up --restart`, its data in one directory."""
 
     def __init__(self, directory: Path) -> None:
-        port = free_ports_in_a_row(REPLICAS)
+        from synod.server import free_ports
+
+        port = free_ports(REPLICAS).start
         options = ["--replicas", str(REPLICAS), "--client-port", str(port), "--data-dir", str(directory / "cell")]
         self._process = Process(
             ["-m", "synod", "up", "--json", "--restart", *options],
@@ -129,28 +128,3 @@ class Replicas:
         """SIGTERM, and wait."""
         self._process.terminate()
         self._process.wait()
-
-
-def free_ports_in_a_row(count: int) -> int:
-    """The first of so many free loopback ports, as `synod up` takes them.
-
-    Raises:
-        UserError: there are none.
-    """
-    first = FIRST_PORT + time.monotonic_ns() % (LAST_PORT - FIRST_PORT - count)
-    for attempt in range(LAST_PORT - FIRST_PORT):
-        port = FIRST_PORT + (first - FIRST_PORT + attempt * count) % (LAST_PORT - FIRST_PORT - count)
-        sockets: list[socket.socket] = []
-        try:
-            for i in range(count):
-                sock = socket.socket()
-                sockets.append(sock)
-                sock.bind(("127.0.0.1", port + i))
-        except OSError:
-            continue
-        else:
-            return port
-        finally:
-            for sock in sockets:
-                sock.close()
-    raise UserError(f"there are no {count} free ports in a row between {FIRST_PORT} and {LAST_PORT}")

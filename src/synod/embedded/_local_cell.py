@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import socket
 import threading
 import time
 from collections.abc import Coroutine
@@ -14,7 +13,7 @@ from typing import Any, Final, Self
 
 from synod.base import Configuration, Member, refuse_without_checks
 from synod.client import BlockingCell, Cell, connect
-from synod.server import Address, Config, Server, event_loop
+from synod.server import Address, Config, Server, event_loop, free_ports
 from synod.storage import (
     FileSystem,
     Identity,
@@ -49,7 +48,7 @@ class LocalCell:
             configuration = load_identity(fs, path).configuration
         else:
             format_directory(fs, path, Identity(1, 1, configuration))
-        port, peer_port = _free_ports()
+        port, peer_port = free_ports(2)
         self.hosts = f"127.0.0.1:{port}"
         self._config = Config(
             id=1,
@@ -131,10 +130,3 @@ def local(directory: str | None = None, *, session_timeout_ms_min: int = 1_000) 
         UserError: this is `python -O`, which drops the checks of a replica.
     """
     return LocalCell(directory, session_timeout_ms_min=session_timeout_ms_min)
-
-
-def _free_ports() -> tuple[int, int]:
-    with socket.socket() as one, socket.socket() as two:
-        one.bind(("127.0.0.1", 0))
-        two.bind(("127.0.0.1", 0))
-        return one.getsockname()[1], two.getsockname()[1]

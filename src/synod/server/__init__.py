@@ -8,6 +8,7 @@ from __future__ import annotations
 from ._config import Address, Config, Limits, apply_override, load_config, parse_config
 from ._host import Host, is_compiled
 from ._parent import dying_with_parent
+from ._ports import free_ports
 from ._replay import Replayed, replay, replay_command
 from ._run import Server, event_loop, serve
 
@@ -21,6 +22,7 @@ __all__ = [
     "apply_override",
     "dying_with_parent",
     "event_loop",
+    "free_ports",
     "is_compiled",
     "load_config",
     "parse_config",

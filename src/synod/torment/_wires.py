@@ -28,7 +28,7 @@ from synod.replica import Hello, decode_message
 from ._network import CLIENTS, Link, Place
 from ._processes import NotStarted
 
-PORTS: Final = (10_000, 30_000)
+PORTS: Final = (20_000, 30_000)
 """Below the range from which the kernel draws the local ends of connections: a replica that comes back must find its
 port free."""
 
