@@ -46,6 +46,12 @@ COMPILED_PYTHON: Final = Path(__file__).parent.parent / ".venv-compiled" / "bin"
 SERVES_WITHIN_S: Final = 60.0
 """A JVM on a loaded machine of two cores needs its time."""
 
+LOOK_S: Final = 2.0
+"""Who is only looked at, and has said nothing for so long, counts as one that does not answer."""
+
+ANSWER_S: Final = 20.0
+"""Who is asked has so long to answer: a busy machine may hold it up."""
+
 
 PORTS: Final = range(10_000, 20_000)
 """Below the range from which the kernel draws the local ends of outgoing connections, and below where `synod up` looks:
@@ -94,7 +100,7 @@ def free_ports(count: int) -> list[int]:
     raise RuntimeError(f"there are no {count} free ports on 127.0.0.1")
 
 
-def four_letter_word(port: int, word: bytes, timeout_s: float = 2.0) -> str:
+def four_letter_word(port: int, word: bytes, timeout_s: float = ANSWER_S) -> str:
     """What a server of the ZooKeeper protocol answers to a word such as `srvr`.
 
     Raises:
@@ -111,7 +117,7 @@ def four_letter_word(port: int, word: bytes, timeout_s: float = 2.0) -> str:
 def zookeeper_mode(port: int) -> str:
     """`leader`, `follower`, `standalone`, or nothing while it does not serve."""
     with contextlib.suppress(OSError):
-        for line in four_letter_word(port, b"srvr").splitlines():
+        for line in four_letter_word(port, b"srvr", LOOK_S).splitlines():
             if line.startswith("Mode: "):
                 return line.removeprefix("Mode: ")
     return ""
@@ -458,13 +464,14 @@ class SynodCell(Peer):
         for number in range(self.replicas):
             self.processes.start(number)
 
-    def status(self, number: int) -> dict[str, object]:
+    def status(self, number: int, timeout_s: float = ANSWER_S) -> dict[str, object]:
         """What a replica says of itself.
 
         Raises:
             OSError: it does not answer.
         """
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.http_ports[number]}/status", timeout=2) as answer:
+        url = f"http://127.0.0.1:{self.http_ports[number]}/status"
+        with urllib.request.urlopen(url, timeout=timeout_s) as answer:
             found: dict[str, object] = json.load(answer)
         return found
 
@@ -483,7 +490,7 @@ class SynodCell(Peer):
     def leader(self) -> int | None:
         for number, process in enumerate(self.processes.running):
             with contextlib.suppress(OSError, ValueError):
-                if process is not None and self.status(number)["role"] == "leader":
+                if process is not None and self.status(number, LOOK_S)["role"] == "leader":
                     return number
         return None
 
