@@ -18,7 +18,10 @@ from pathlib import Path
 from typing import Self, TypeVar
 
 import pytest
-from bench.peers import SynodCell, format_replica, four_letter_word, free_ports
+from bench.peers import LOOK_S, SynodCell, format_replica, four_letter_word, free_ports
+
+from synod.base import NotApplied, OutcomeUnknown
+from synod.client import BlockingCell
 
 T = TypeVar("T")
 
@@ -26,8 +29,15 @@ SYNOD = (sys.executable, "-m", "synod")
 PATIENCE_S = 30.0
 """Longest wait for anything; a test that waits so long has failed."""
 
+DIGESTS_S = 90.0
+"""A thousand slots, one after the other, on a disk that others use as well."""
+
 SETTINGS = {"session.timeout_ms_min": 1_000, "session.timeout_ms_max": 20_000}
 """Short sessions, so that a test of their end is short."""
+
+STEADY = {**SETTINGS, "timing.election_timeout_ms": 3_000}
+"""For tests in which whoever leads is to lead on: a busy machine holds up a process for half a second now and then, and
+that is the silence after which others elect. A hand-over and the end of a connection are noticed as soon as ever."""
 
 
 def wait_for(condition: Callable[[], T], what: str, patience_s: float = PATIENCE_S) -> T:
@@ -79,6 +89,16 @@ def sentence(stderr: str) -> str:
 def contents(directory: Path) -> dict[str, bytes]:
     """Every file below a directory with what is in it."""
     return {str(p.relative_to(directory)): p.read_bytes() for p in sorted(directory.rglob("*")) if p.is_file()}
+
+
+def comes_to_be(client: BlockingCell, path: str, value: bytes = b"") -> bool:
+    """Create it, unless it is there; False when nobody knows whether it is: on a busy machine an election is enough."""
+    with contextlib.suppress(OutcomeUnknown, NotApplied):
+        client.create(path, value)
+        return True
+    with contextlib.suppress(OutcomeUnknown, NotApplied):
+        return client.exists(path) is not None
+    return False
 
 
 # -- one replica ---------------------------------------------------------------------------------------------
@@ -192,7 +212,7 @@ def http(port: int, path: str) -> tuple[int, str]:
         OSError: nobody answers there.
     """
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=2) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=PATIENCE_S) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as refusal:
         with refusal:
@@ -208,7 +228,7 @@ class RealCell(SynodCell):
     def role(self, number: int) -> str:
         """What a replica takes itself for; nothing while it does not answer."""
         with contextlib.suppress(OSError):
-            return str(self.status(number)["role"])
+            return str(self.status(number, LOOK_S)["role"])
         return ""
 
     def wait_leader(self) -> int:
@@ -230,6 +250,30 @@ class RealCell(SynodCell):
             "one leader and its followers",
         )
         return self.wait_leader()
+
+    def wait_digests(self) -> int:
+        """Write on until all who run have a digest of one slot, and compare them; returns the slot.
+
+        One is due every 1,024 slots, and who is busy with an earlier one leaves it out.
+        """
+        running = [number for number, process in enumerate(self.processes.running) if process is not None]
+        with BlockingCell(self.hosts) as client:
+
+            def found() -> set[tuple[int, str]]:
+                statuses = [self.status(number) for number in running]
+                digests = {(int(str(status["digest_slot"])), str(status["digest"])) for status in statuses}
+                slots = {slot for slot, _ in digests}
+                if len(slots) == 1 and slots != {0}:
+                    return digests
+                with contextlib.suppress(OutcomeUnknown, NotApplied):  # an election is enough
+                    client.ensure_path("/digests")
+                    for _ in range(64):
+                        client.set("/digests", b"")
+                return set()
+
+            digests = wait_for(found, "digests of one slot", DIGESTS_S)
+        assert len(digests) == 1, digests
+        return digests.pop()[0]
 
     def whole_output(self, number: int) -> str:
         """Everything that a replica printed since the cell was made."""
@@ -302,8 +346,10 @@ def tampered(pid: int, how: str) -> Iterator[None]:
         if strace.poll() is not None:
             assert strace.stderr is not None
             pytest.skip(f"strace may not trace here ({strace.stderr.read().strip()}): {how} is not tried")
-        tasks = [task.read_text() for task in Path(f"/proc/{pid}/task").glob("*/status")]
-        return all(f"TracerPid:\t{strace.pid}\n" in task for task in tasks)
+        with contextlib.suppress(OSError):  # a thread that has just ended
+            tasks = [task.read_text() for task in Path(f"/proc/{pid}/task").glob("*/status")]
+            return all(f"TracerPid:\t{strace.pid}\n" in task for task in tasks)
+        return False
 
     try:
         wait_for(attached, "strace at every thread")
