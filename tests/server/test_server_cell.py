@@ -18,7 +18,7 @@ from kazoo.protocol.states import KazooState
 from prometheus_client.parser import text_string_to_metric_families
 
 import synod
-from _cells import PATIENCE_S, SETTINGS, RealCell, http, paused, says_ok, small_disk, wait_for
+from _cells import PATIENCE_S, SETTINGS, STEADY, RealCell, comes_to_be, http, paused, says_ok, small_disk, wait_for
 from synod.base import NotApplied, OutcomeUnknown
 from synod.client import BlockingCell
 
@@ -27,13 +27,16 @@ pytestmark = pytest.mark.slow
 ANSWER_S = 5.0
 """What a client of these tests waits for an answer."""
 
+LATE_S = 5.0
+"""So much later than its time something may come on a busy machine; what hangs comes far later, or never."""
+
 _names = (f"t{number}" for number in itertools.count(1))
 
 
 @pytest.fixture(scope="module")
 def whole_cell(tmp_path_factory):
     """The cell that every test of this module hurts."""
-    with RealCell(tmp_path_factory.mktemp("cell"), settings=SETTINGS) as running:
+    with RealCell(tmp_path_factory.mktemp("cell"), settings=STEADY) as running:
         try:
             yield running
         finally:
@@ -91,11 +94,12 @@ def test_a_session_of_kazoo_outlives_the_leader(cell, root):
     try:
         session = client.client_id[0]
         client.create(f"{root}/mine", b"before", ephemeral=True)
-        assert int(cell.status(leader)["connections"]) == 1
+        # Whoever made the root is perhaps still being seen off.
+        wait_for(lambda: cell.status(leader)["connections"] == 1, "this client alone, at the leader")
         cell.processes.kill(leader)
         # The very first request after the kill may be lost with the connection; the next ones are not.
         client.retry(client.set, f"{root}/mine", b"after")
-        value, stat = client.get(f"{root}/mine")
+        value, stat = client.retry(client.get, f"{root}/mine")
         assert value == b"after"
         assert stat.ephemeralOwner == session == client.client_id[0]
         wait_for(lambda: states[-1] == KazooState.CONNECTED, "the client's word that it is connected")
@@ -198,7 +202,7 @@ def test_without_a_majority_nothing_hangs_and_nothing_is_half_done(cell, root, s
         hurt = functools.partial(fault.enter_context, paused(cell, *others(alone)))
         outcomes = asyncio.run(attempt(host(cell, alone), root, 4, hurt))
         assert [outcome for outcome, _ in outcomes.values() if outcome == "done"] == []
-        assert max(seconds for _, seconds in outcomes.values()) < ANSWER_S + 2
+        assert max(seconds for _, seconds in outcomes.values()) < ANSWER_S + LATE_S
         # The replica that is left says what it can do: live, and not serve.
         assert says_ok(cell.ports[alone])
         wait_for(lambda: http(cell.http_ports[alone], "/readyz")[0] == 503, "a replica that is not ready")
@@ -208,7 +212,7 @@ def test_without_a_majority_nothing_hangs_and_nothing_is_half_done(cell, root, s
         began = time.monotonic()
         with pytest.raises((OutcomeUnknown, NotApplied)), BlockingCell(host(cell, alone), timeout=1.0) as late:
             late.create(f"{root}/late")
-        assert time.monotonic() - began < 1.0 + 2
+        assert time.monotonic() - began < 1.0 + LATE_S
     cell.wait_settled()
     seen = seen_by_each(cell, root)
     assert seen[0] == seen[1] == seen[2]
@@ -222,12 +226,19 @@ def test_without_a_majority_nothing_hangs_and_nothing_is_half_done(cell, root, s
 def test_what_was_acknowledged_outlives_a_crash_of_everybody(cell, root):
     """Durable before visible: SIGKILL of all three at once, in the middle of writes, loses nothing that was said."""
     said: list[str] = []
+    unknown: list[str] = []
 
     async def write() -> None:
         async with synod.connect(cell.hosts, timeout=ANSWER_S) as client:
-            for number in itertools.count():
-                await client.create(f"{root}/{number:05}")
-                said.append(f"{number:05}")
+            for name in (f"{number:05}" for number in itertools.count()):
+                try:
+                    await client.create(f"{root}/{name}")
+                except OutcomeUnknown:
+                    unknown.append(name)
+                except NotApplied:
+                    continue
+                else:
+                    said.append(name)
 
     async def crash() -> None:
         writing = asyncio.create_task(write())
@@ -243,8 +254,8 @@ def test_what_was_acknowledged_outlives_a_crash_of_everybody(cell, root):
     cell.wait_settled()
     seen = seen_by_each(cell, root)
     assert seen[0] == seen[1] == seen[2]
-    assert seen[0][: len(said)] == said
-    assert len(seen[0]) <= len(said) + 1  # the one that was under way
+    assert set(said) <= set(seen[0])
+    assert len(set(seen[0]) - {*said, *unknown}) <= 1  # the one that was under way
 
 
 # -- what it says of itself ------------------------------------------------------------------------------------
@@ -339,6 +350,8 @@ def test_status_is_what_the_interface_promises(cell, root):
     try:
         client.create(f"{root}/mine", ephemeral=True)
         client.exists(f"{root}/other", watch=lambda _: None)
+        # Whoever made the root is perhaps still being seen off.
+        wait_for(lambda: cell.status(leader)["connections"] == 1, "this client alone, at the leader")
         rows = [cell.status(number) for number in range(3)]
         for number, row in enumerate(rows):
             assert {key: type(row[key]) for key in STATUS} == STATUS
@@ -370,16 +383,22 @@ def test_health_is_of_the_process_and_readiness_of_the_cell(cell):
         assert http(port, "/readyz")[0] == 200
 
 
+def gauges(cell: RealCell, number: int) -> dict[str, float]:
+    """The first sample of each gauge."""
+    families = text_string_to_metric_families(http(cell.http_ports[number], "/metrics")[1])
+    return {family.name: family.samples[0].value for family in families if family.type == "gauge" and family.samples}
+
+
 def test_metrics_are_what_prometheus_reads(cell, root):
     """They parse, have help and values, and agree with `/status`."""
     leader = cell.wait_leader()
     for number, port in enumerate(cell.http_ports):
         families = {family.name: family for family in text_string_to_metric_families(http(port, "/metrics")[1])}
         assert all(family.documentation for family in families.values())
-        values = {name: f.samples[0].value for name, f in families.items() if f.type == "gauge" and f.samples}
+        values = gauges(cell, number)
         assert values["synod_leader"] == (number == leader)
         assert values["synod_ready"] == 1
-        assert values["synod_znodes"] == cell.status(number)["znodes"]
+        wait_for(lambda n=number: gauges(cell, n)["synod_znodes"] == cell.status(n)["znodes"], "the same count twice")
         assert values["synod_applied_slot"] >= 1
         assert families["synod_sync_seconds"].type == "histogram"
         counts = [s.value for s in families["synod_sync_seconds"].samples if s.name.endswith("_bucket")]
@@ -404,10 +423,9 @@ def test_a_replica_without_room_abstains_and_says_so(tmp_path):
             client.create("/mine", ephemeral=True)
             # One segment fits, the next one, which is prepared when the first is half full, does not.
             with BlockingCell(with_room) as other:
-                other.create("/ballast")
-                for number in range(20):
-                    other.set("/ballast", bytes([number]) * 500_000)
-            wait_for(lambda: cell.status(full)["abstaining"], "a replica that abstains")
+                wait_for(lambda: comes_to_be(other, "/ballast"), "the ballast")
+                number = itertools.count()
+                wait_for(lambda: _fills(other, next(number)) and cell.status(full)["abstaining"], "one that abstains")
             said = cell.whole_output(full)
             assert "this replica abstains until there is room: " in said
             assert "no space left on the device; free some, what is acknowledged is safe" in said
@@ -419,13 +437,13 @@ def test_a_replica_without_room_abstains_and_says_so(tmp_path):
         finally:
             client.stop()
             client.close()
-        wait_for(lambda: any(cell.role(n) == "leader" for n in others(full)), "a leader with room")
-        follower = next(n for n in others(full) if cell.role(n) == "follower")
+        wait_for(lambda: sorted(map(cell.role, others(full))) == ["follower", "leader"], "a leader with room")
+        follower = next(n for n in others(full) if n != cell.wait_leader())
         with BlockingCell(with_room, timeout=2.0) as other:
-            other.create("/before")
+            wait_for(lambda: comes_to_be(other, "/before"), "a write")
             with paused(cell, follower), pytest.raises((OutcomeUnknown, NotApplied)):
                 other.create("/without")  # the leader and one that abstains are no majority
-            wait_for(lambda: _tries(other, "/after"), "the cell's return")
+            wait_for(lambda: comes_to_be(other, "/after"), "the cell's return")
         assert cell.processes.running[full].poll() is None
         subprocess.run(["mount", "-o", "remount,size=96m", str(disk)], check=True)
         wait_for(lambda: not cell.status(full)["abstaining"], "a replica that takes part again")
@@ -434,12 +452,11 @@ def test_a_replica_without_room_abstains_and_says_so(tmp_path):
             assert {"before", "after"} <= set(other.children("/"))
         # Now it counts: the cell does without the other follower.
         with paused(cell, follower), BlockingCell(host(cell, full), timeout=10.0) as other:
-            other.create("/with")
+            wait_for(lambda: comes_to_be(other, "/with"), "a write without the other follower")
 
 
-def _tries(client: BlockingCell, path: str) -> bool:
+def _fills(client: BlockingCell, number: int) -> bool:
+    """Write half a megabyte; a busy machine may let it fail, and the next one is as good."""
     with contextlib.suppress(OutcomeUnknown, NotApplied):
-        if client.exists(path) is None:
-            client.create(path)
-        return True
-    return False
+        client.set("/ballast", bytes([number % 256]) * 500_000)
+    return True

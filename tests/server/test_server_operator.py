@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from _cells import SETTINGS, RealCell, synod, wait_for
+from _cells import STEADY, RealCell, synod
 
 pytestmark = pytest.mark.slow
 
@@ -15,14 +15,13 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def cell(tmp_path_factory):
     """A cell for the whole module; no test hurts it."""
-    with RealCell(tmp_path_factory.mktemp("cell"), settings=SETTINGS) as running:
+    with RealCell(tmp_path_factory.mktemp("cell"), settings=STEADY) as running:
         yield running
 
 
 def leader(cell: RealCell) -> int:
     """The index of the replica that leads, once all agree on it."""
-    cell.wait_settled()
-    return next(i for i in range(3) if cell.status(i)["role"] == "leader")
+    return cell.wait_settled()
 
 
 def post(cell: RealCell, i: int, body: bytes = b"{}", **headers: str) -> tuple[int, dict]:
@@ -44,7 +43,7 @@ def test_the_leader_hands_over_when_it_is_asked(cell):
     answer = json.loads(done.stdout)
     assert answer["from"] == before + 1
     assert answer["leader"] != before + 1
-    wait_for(lambda: cell.status(answer["leader"] - 1)["role"] == "leader", "the new leader")
+    assert leader(cell) == answer["leader"] - 1
 
 
 def test_whoever_does_not_lead_cannot_hand_over(cell):

@@ -14,7 +14,7 @@ from zlib import crc32
 
 import pytest
 
-from _cells import SETTINGS, RealCell, Replica, sentence, synod, wait_for
+from _cells import STEADY, RealCell, Replica, sentence, synod, wait_for
 from synod.base import BALLOT_ZERO, SECOND, Change, ConfigError, Configuration, Member, RemoteProtocolError
 from synod.client import BlockingCell
 from synod.replica import Hello, Ready, ReplicaOptions
@@ -24,7 +24,7 @@ from synod.server._recorder import FRAME, INPUTS, MAGIC, OutputHash, Recorder, p
 from synod.storage import Identity, MemoryFileSystem, Store, format_directory
 from synod.tree import Tree
 
-RECORDED = {**SETTINGS, "recorder.bytes": 64 << 20}
+RECORDED = {**STEADY, "recorder.bytes": 64 << 20}
 
 
 @pytest.fixture(scope="module")
