@@ -11,7 +11,7 @@ import pytest
 from bench.peers import four_letter_word
 from prometheus_client.parser import text_string_to_metric_families
 
-from _cells import SETTINGS, RealCell, http, paused, synod, wait_for
+from _cells import STEADY, RealCell, http, paused, synod, wait_for
 from synod.base import Ballot
 from synod.cli._member import show_members
 from synod.cli._status import details_table, silent_members, table
@@ -253,12 +253,16 @@ def test_a_narrow_terminal_gets_everything_in_more_lines(width: int) -> None:
     assert sum("last election" in line for line in narrow) == 2
 
 
+SILENT_S = STEADY["timing.election_timeout_ms"] / 1000 + 0.5
+"""Who has said nothing for longer than an election timeout is told to be silent."""
+
+
 # -- a real cell -----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def cell(tmp_path_factory):
-    with RealCell(tmp_path_factory.mktemp("cell"), settings=SETTINGS) as running:
+    with RealCell(tmp_path_factory.mktemp("cell"), settings=STEADY) as running:
         try:
             yield running
         finally:
@@ -297,7 +301,7 @@ def test_the_word_and_the_page_say_the_same(cell) -> None:
     other = (leader + 1) % 3
     with paused(cell, *(n for n in range(3) if n != other)):
         wait_for(lambda: not json.loads(four_letter_word(cell.ports[other], b"synd"))["readable"], "no majority")
-        done = synod("status", "--json", "--timeout", "1", cell=cell.hosts)
+        done = synod("status", "--json", "--timeout", "5", cell=cell.hosts)
         assert done.returncode == 3
         report = json.loads(done.stdout)
         assert (report["serving"], report["leader"]) == (False, None)
@@ -313,9 +317,9 @@ def test_a_follower_that_hangs_is_told_by_its_silence(cell) -> None:
     leader = cell.wait_settled()
     hung = (leader + 1) % 3
     name = f"synod_peer_silence_seconds{{{hung + 1}}}"
-    assert scrape(cell, leader)[name] < 0.5
+    wait_for(lambda: scrape(cell, leader)[name] < 0.5, "an answer")
     with paused(cell, hung):
-        wait_for(lambda: scrape(cell, leader)[name] > 1, "a silence of a second")
+        wait_for(lambda: scrape(cell, leader)[name] > SILENT_S, "a silence")
         found = scrape(cell, leader)
         assert found[f"synod_peer_connected{{{hung + 1}}}"] == 1
         hosts = f"127.0.0.1:{cell.ports[leader]}"
