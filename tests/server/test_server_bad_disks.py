@@ -9,19 +9,18 @@ import time
 
 import pytest
 
-from _cells import SETTINGS, RealCell, tampered
-from synod.base import OutcomeUnknown
+from _cells import STEADY, RealCell, comes_to_be, tampered, wait_for
 from synod.client import BlockingCell
 
 pytestmark = [pytest.mark.slow, pytest.mark.requires("strace")]
 
-HANG_S = 20
+HANG_S = 60
 """A sync takes longer than anybody waits here; it ends when strace does."""
 
 
 @pytest.fixture
 def cell(tmp_path):
-    with RealCell(tmp_path, settings={**SETTINGS, "io_uring": "false"}) as running:
+    with RealCell(tmp_path, settings={**STEADY, "io_uring": "false"}) as running:
         running.wait_settled()
         yield running
         for number in range(3):
@@ -34,23 +33,22 @@ def test_a_leader_whose_disk_hangs_hands_over_and_comes_back(cell):
     ballot = cell.status(leader)["ballot"]
     others = ",".join(f"127.0.0.1:{cell.ports[n]}" for n in range(3) if n != leader)
     with BlockingCell(others, timeout=10.0) as client:
-        client.create("/before")
+        wait_for(lambda: comes_to_be(client, "/before"), "a write")
         with tampered(cell.processes.pid(leader), f"fdatasync:delay_enter={HANG_S * 1_000_000}"):
             began = time.monotonic()
             done = 0
             new = leader
             while new == leader or done < 20:
                 assert time.monotonic() - began < HANG_S
-                try:
-                    client.create(f"/during-{done:04}")
-                    done += 1
-                except OutcomeUnknown:
-                    done += client.exists(f"/during-{done:04}") is not None
+                done += comes_to_be(client, f"/during-{done:04}")
                 new = next((n for n in range(3) if n != leader and cell.role(n) == "leader"), new)
             assert cell.status(new)["ballot"] > ballot
             assert cell.processes.running[leader].poll() is None, "it is alive"
-            assert "disk: a write is older than the election timeout" in cell.whole_output(leader)
-            assert f"replica {leader + 1} leads no more: its disk hangs" in cell.whole_output(leader)
+            for said in (
+                "disk: a write is older than the election timeout",
+                f"replica {leader + 1} leads no more: its disk hangs",
+            ):
+                wait_for(lambda said=said: said in cell.whole_output(leader), said)
         cell.wait_settled()
         names = sorted(name for name in client.children("/") if name.startswith("during-"))
         assert names == [f"during-{number:04}" for number in range(done)]
@@ -70,12 +68,12 @@ def test_an_error_of_the_active_segment_stops_the_process_at_once(cell, call, sa
 
     def write(client: BlockingCell) -> None:
         name = f"{len(done):05}"
-        try:
-            client.create(f"/{name}")
-        except OutcomeUnknown:
-            if client.exists(f"/{name}") is None:
-                return
-        done.append(name)
+        if comes_to_be(client, f"/{name}"):
+            done.append(name)
+
+    def ended(client: BlockingCell) -> bool:
+        write(client)
+        return process.poll() is not None
 
     def found(client: BlockingCell) -> list[str]:
         return sorted(name for name in client.children("/") if name.isdecimal())
@@ -84,8 +82,7 @@ def test_an_error_of_the_active_segment_stops_the_process_at_once(cell, call, sa
         for _ in range(20):
             write(client)
         with tampered(process.pid, f"{call}:error=EIO"):
-            while process.poll() is None:
-                write(client)
+            wait_for(lambda: ended(client), "the end of the replica")
         for _ in range(20):
             write(client)
         assert found(client) == done

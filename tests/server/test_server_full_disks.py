@@ -17,6 +17,9 @@ from synod.client import BlockingCell
 
 pytestmark = pytest.mark.slow
 
+REFUSED_S = 5.0
+"""At once, on a busy machine as well; kazoo gives a connection up on which it has waited for seven seconds in vain."""
+
 
 def kazoo(port: int) -> KazooClient:
     client = KazooClient(hosts=f"127.0.0.1:{port}", timeout=10.0)
@@ -46,33 +49,38 @@ def test_with_a_majority_full_the_cell_reads_and_says_why_it_does_not_write(tmp_
             assert "this replica abstains until there is room: " in cell.whole_output(number)
         assert not cell.status(0)["abstaining"]
         # Who lost its room while the others went on for a moment is behind, and cannot learn what it cannot write.
-        reading = [number for number in range(3) if cell.status(number)["readable"]]
-        assert {0, cell.leader()} <= set(reading)
+        reading = wait_for(lambda: who_reads(cell), "the leader and the one with room, reading")
         for number in reading:
             client = idle[number]
-            assert client.get("/kept")[0] == b"before"
+            assert client.retry(client.get, "/kept")[0] == b"before"
             began = time.monotonic()
             with pytest.raises(NotReadOnlyCallError):
                 client.set("/kept", b"refused")
-            assert time.monotonic() - began < 2
+            assert time.monotonic() - began < REFUSED_S
             assert http(cell.http_ports[number], "/readyz")[0] == 200
             assert four_letter_word(cell.ports[number], b"isro") == "ro"
         assert own.get("/kept")[0] == b"before"
         with pytest.raises(NotReadOnly, match="can only read at the moment; nothing was changed"):
             own.set("/kept", b"refused")
         # Who has no session cannot get one, and is told so in bounded time.
-        done = synod("set", "--cell", cell.hosts, "--timeout", "3", "/kept", "new")
+        done = synod("set", "--cell", cell.hosts, "--timeout", "5", "/kept", "new")
         assert done.returncode == 3
         assert "a majority of the cell's replicas has no room on the disk" in done.stderr
         for disk in disks:
             subprocess.run(["mount", "-o", "remount,size=96m", str(disk)], check=True)
         wait_for(lambda: not any(cell.status(n)["read_only"] for n in range(3)), "a cell that writes")
         for number in reading:
-            idle[number].set("/kept", b"after %d" % number)
+            idle[number].retry(idle[number].set, "/kept", b"after %d" % number)
             assert idle[number].client_id[0] == sessions[number]
         with BlockingCell(cell.hosts) as other:
             assert other.get("/kept")[0] == b"after %d" % reading[-1]
             assert other.exists("/ballast").version in written
+
+
+def who_reads(cell: RealCell) -> list[int]:
+    """The replicas that serve reads, if the leader and the one with room are among them."""
+    reading = [number for number in range(3) if cell.status(number)["readable"]]
+    return reading if {0, cell.leader()} <= set(reading) else []
 
 
 def fill(cell: RealCell) -> range:
