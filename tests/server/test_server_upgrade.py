@@ -20,10 +20,10 @@ import pytest
 from kazoo.client import KazooClient
 from kazoo.exceptions import NodeExistsError
 
-from _cells import PATIENCE_S, SETTINGS, RealCell, wait_for
+from _cells import DIGESTS_S, PATIENCE_S, SETTINGS, RealCell, wait_for
 from synod.tree import FEATURE_LEVEL
 
-pytestmark = [pytest.mark.slow, pytest.mark.requires("pure"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.requires("pure"), pytest.mark.timeout(400)]
 
 ROOT = Path(__file__).parents[2]
 RELEASES = sorted((ROOT / "tests" / "releases").glob("synod-*.tar.xz"))
@@ -130,9 +130,9 @@ class Writer:
         try:
             assert not self._thread.is_alive()
             assert self._failure is None
-            assert sorted(self._client.get_children(f"/{self._name}")) == self.written
+            assert sorted(self._client.retry(self._client.get_children, f"/{self._name}")) == self.written
             assert self._client.client_id[0] == self._session
-            assert self._client.Lock(f"/lock-{self._name}").contenders() == [self._name]
+            assert self._client.retry(self._client.Lock(f"/lock-{self._name}").contenders) == [self._name]
             self._lock.release()
         finally:
             self._client.stop()
@@ -147,20 +147,6 @@ def progressed(writers: list[Writer], by: int) -> None:
     )
 
 
-def agree(cell: RealCell) -> None:
-    """All replicas have the digest of one slot, and it is the same."""
-
-    def settled() -> bool:
-        statuses = [cell.status(number) for number in range(3)]
-        found = {(status["digest_slot"], status["digest"]) for status in statuses}
-        if len({slot for slot, _ in found}) != 1 or {slot for slot, _ in found} == {0}:
-            return False
-        assert len(found) == 1, found
-        return True
-
-    wait_for(settled, "one digest of one slot")
-
-
 def test_a_cell_of_the_previous_release_is_upgraded_one_by_one(previous, tmp_path, monkeypatch) -> None:
     """While clients write: the leader last, every step with progress; sessions, locks and names are all there."""
     with cell_of(previous, tmp_path, monkeypatch) as cell:
@@ -172,10 +158,10 @@ def test_a_cell_of_the_previous_release_is_upgraded_one_by_one(previous, tmp_pat
             progressed(writers, 100)
         wait_for(lambda: {level for level, _ in levels(cell)} == {FEATURE_LEVEL}, "the level of this version")
         # Digests are taken every 1,024 slots: beyond one of them, applied by both versions.
-        wait_for(lambda: int(str(cell.status(0)["applied_slot"])) > 1_100, "a digest")
+        wait_for(lambda: int(str(cell.status(0)["applied_slot"])) > 1_100, "a digest", DIGESTS_S)
         for writer in writers:
             writer.finish()
-        agree(cell)
+        cell.wait_digests()
 
 
 def test_rolled_back_until_the_level_is_raised_and_refused_afterwards(
@@ -209,9 +195,9 @@ def test_rolled_back_until_the_level_is_raised_and_refused_afterwards(
         cell.processes.running[0] = None
         cell.processes.environments[0] = {**cell.processes.environments[0], "PYTHONPATH": str(next_one)}
         cell.wait_settled()
-        wait_for(lambda: int(str(cell.status(0)["applied_slot"])) > 1_100, "a digest")
+        wait_for(lambda: int(str(cell.status(0)["applied_slot"])) > 1_100, "a digest", DIGESTS_S)
         writer.finish()
-        agree(cell)
+        cell.wait_digests()
 
 
 def test_the_copy_is_of_a_release_and_small() -> None:
