@@ -288,8 +288,10 @@ def test_the_store_has_one_user_at_a_time_and_nothing_is_lost(directory, loop, s
     disk = Disk(store, loop, loop.call, ring)
     disk.start()
     submitted = 0
-    while submitted < 300 or not loop.told or loop.told[-1] != submitted:
-        for _ in range(rng.choice((0, 1, 1, 1, 2, 5)) if submitted < 300 else 0):
+    # A slow disk may keep the thread busy with all of them: the ring has its turn when nothing waits.
+    while submitted < 300 or submitted not in loop.told or store.composes <= 3:
+        assert submitted < 1_000, "the ring is not used"
+        for _ in range(rng.choice((0, 1, 1, 1, 2, 5)) if submitted < 300 or submitted in loop.told else 0):
             kind = rng.random()
             if kind < 0.02:
                 disk.submit(LogRead(1, max(1, submitted - 3), 1 << 16))
@@ -305,7 +307,6 @@ def test_the_store_has_one_user_at_a_time_and_nothing_is_lost(directory, loop, s
     ids = [told for told in loop.told if isinstance(told, int)]
     assert ids == sorted(ids)
     assert (loop.failures, store.trespasses) == ([], [])
-    assert store.composes > 3, "the ring was used"
     disk.stop()
     store.close()
     again = opened(directory)
