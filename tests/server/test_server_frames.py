@@ -90,7 +90,7 @@ def replica(tmp_path_factory):
 @pytest.fixture(scope="module")
 def bystander(replica):
     """Somebody whose one session outlives everything that is done here to others."""
-    with BlockingCell(replica.hosts, session_timeout_ms=4_000) as cell:
+    with BlockingCell(replica.hosts, session_timeout_ms=10_000) as cell:
         cell.create("/bystander", b"", ephemeral=True)
         yield cell
 
@@ -258,13 +258,15 @@ def test_too_many_connections_are_turned_away(tmp_path):
     """Those who are in stay in, those who come after them are closed at once, and a place that is free is taken."""
     with Replica(tmp_path, None, "limits.connections=5") as running, contextlib.ExitStack() as held:
         inside = [held.enter_context(connected(running.client_port)) for _ in range(5)]
+        began = time.monotonic()
         for _ in range(20):
             with dial(running.client_port) as client:
                 assert turned_away(client)
+        told = lines_with(running, "too many connections (5); 127.0.0.1 is turned away")
+        assert len(told) == 1 or (told and time.monotonic() - began > host_module.ABUSE_LOG_S)
         for client in inside:
             client.sendall(frame(struct.pack(">ii", -2, PING)))
             assert struct.unpack_from(">iqi", receive(client))[0] == -2
-        assert len(lines_with(running, "too many connections (5); 127.0.0.1 is turned away")) == 1
         inside[0].close()
 
         def let_in() -> bool:
@@ -314,8 +316,7 @@ def test_whoever_does_not_read_is_closed(tmp_path):
 
 @pytest.fixture
 async def server(tmp_path, monkeypatch):
-    """A server with little patience, and little room for what nobody reads."""
-    monkeypatch.setattr(host_module, "GREETING_S", 0.05)
+    """A server that looks often, and has little room for what nobody reads."""
     monkeypatch.setattr(host_module, "SWEEP_S", 0.02)
     document = config_document(tmp_path) | {"limits": {"write_buffer_bytes": 1 << 16}}
     config = load_config(str(write_config(tmp_path / "replica.toml", document)))
@@ -329,8 +330,9 @@ async def server(tmp_path, monkeypatch):
         await running.stop()
 
 
-async def test_whoever_never_finishes_a_greeting_is_closed(server):
+async def test_whoever_never_finishes_a_greeting_is_closed(server, monkeypatch):
     """A truncated connect request must not hold a place for ever: neither silence nor half a word does."""
+    monkeypatch.setattr(host_module, "GREETING_S", 0.05)
 
     async def closed(words: bytes) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", server.config.client.port)
@@ -350,11 +352,12 @@ async def test_whoever_never_finishes_a_greeting_is_closed(server):
     await asyncio.gather(*map(closed, beginnings))
 
 
-async def test_whoever_has_greeted_may_be_silent(server):
+async def test_whoever_has_greeted_may_be_silent(server, monkeypatch):
     """The patience is for greetings; a session has its own timeout."""
     async with synod.connect(f"127.0.0.1:{server.config.client.port}", session_timeout_ms=20_000) as cell:
         session = cell.session_id
         await cell.create("/quiet", ephemeral=True)
+        monkeypatch.setattr(host_module, "GREETING_S", 0.05)
         reader, writer = await asyncio.open_connection("127.0.0.1", server.config.client.port)
         async with asyncio.timeout(PATIENCE_S):
             assert await reader.read() == b""  # this silent one was swept, the cell's connection was not
@@ -407,7 +410,12 @@ async def test_a_broken_frame_is_told_to_the_log(server, caplog):
         assert await reader.read() == b""
         writer.close()
         until = time.monotonic() + PATIENCE_S
-        while not (told := [m for m in caplog.messages if "stood still" not in m]):  # a busy machine is told as well
+        while not (told := [said for said in warned(caplog) if "stood still" not in said]):  # so is a busy machine
             assert time.monotonic() < until, "the log never heard of it"
             await asyncio.sleep(0.005)
     assert told == ["1 connections were closed for malformed or oversize frames"]
+
+
+def warned(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What the server told the log; others of this process tell it theirs."""
+    return [record.getMessage() for record in caplog.records if record.name == "synod.server"]
