@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from _cells import wait_for
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 SYNOD = [sys.executable, "-m", "synod", "demo"]
@@ -51,7 +53,8 @@ def test_two_kills_and_nothing_is_lost(tmp_path: Path) -> None:
     assert (code, document["holds"], broken(document)) == (0, True, set()), document
     assert document["requests"]["distinct"] == 1_500
     assert document["requests"]["never_answered"] == 0
-    assert ["leader" in kill["what"] for kill in document["kills"]] == [True, False]
+    # In this order, unless a busy machine lets the leader be looked for until the instance is due.
+    assert sorted("leader" in kill["what"] for kill in document["kills"]) == [False, True]
     assert set(document["instances"]) == {"a", "b", "c"}
     assert all(check["examined"] > 0 for check in document["checks"])
     assert len(document["checks"]) == 5
@@ -115,7 +118,8 @@ def test_interrupted_it_stops_everything(tmp_path: Path) -> None:
         _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in said
-    assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
+    # Who outlived its parent for a moment is seen off by the first process of the machine.
+    wait_for(lambda: not [pid for pid in children if Path(f"/proc/{pid}").exists()], "the end of all of them")
     assert not list(tmp_path.glob("synod-demo-*"))
 
 

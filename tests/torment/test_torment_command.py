@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from torment_world import good_history
 
-from _cells import PATIENCE_S, SETTINGS, SYNOD, RealCell, sentence, synod, wait_for
+from _cells import PATIENCE_S, STEADY, SYNOD, RealCell, sentence, synod, wait_for
 from synod.client import BlockingCell
-from synod.torment import FAULTS
+from synod.torment import FAULTS, draw_plan
 
 RUN_S = 280
 """No run of these tests takes a quarter as long on a machine that has nothing else to do."""
@@ -135,7 +135,7 @@ def test_a_cell_that_is_not_there_is_told_in_bounded_time() -> None:
 @pytest.mark.timeout(RUN_S + 20)
 def test_a_cell_of_somebody_else_is_judged_and_left_as_it_was(tmp_path) -> None:
     """`--cell`: load and judgement, no harm, and nothing left behind."""
-    with RealCell(tmp_path / "cell", settings=SETTINGS) as cell:
+    with RealCell(tmp_path / "cell", settings=STEADY) as cell:
         cell.wait_settled()
         with BlockingCell(cell.hosts) as client:
             client.create("/theirs", b"1")
@@ -180,7 +180,8 @@ def test_a_short_run_holds() -> None:
     done = torment("--seconds", "15", "--seed", "11", "--json")
     found = held(done)
     assert set(found["faults"]) | set(found["not_here"]) == set(FAULTS)
-    assert sum(found["faults"].values()) > len(found["faults"]) / 2
+    # Some find nobody to be done to: whoever is down already, or does not lead.
+    assert sum(found["faults"].values()) > len(draw_plan(11, 15, list(found["faults"]))) / 2
     assert found["elections"] > 1
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-RUN_S = 280
+RUN_S = 150
+"""Far longer than a run takes on a machine that has nothing else to do."""
 REGISTERS = "each register is linearizable"
 
 
@@ -22,14 +23,14 @@ def broken_run(directory: Path, seed: int) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-m", "synod", "torment", *arguments],
         capture_output=True,
         text=True,
-        timeout=RUN_S / 3,
+        timeout=RUN_S,
         check=False,
         env={**os.environ, "PYTHONPATH": str(directory / "src"), "TMPDIR": str(directory)},
     )
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(RUN_S + 20)
+@pytest.mark.timeout(3 * RUN_S + 30)
 def test_a_broken_cell_is_caught(tmp_path: Path) -> None:
     """Replicas that answer reads without asking anybody: `tests/mutants/replica-read-before-round.patch`, for real.
 
