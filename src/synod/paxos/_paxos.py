@@ -268,9 +268,15 @@ class Paxos:
         if reign is None:
             return self._election.leader is not None and self._election.leader_read_only
         timeout = self.options.election_timeout
-        if self._now - reign.able_at <= timeout:
+        # Who was held up for so long has looked at nobody meanwhile: what it hears first may be that all is well.
+        if self._now - reign.able_at <= timeout or self._quorum_able(reign):
             return False
         return self._confirms() and reign.quorum_heard(self.me, timeout, self._now)
+
+    def _quorum_able(self, reign: Reign) -> bool:
+        """Whether those who can accept at this moment are a quorum."""
+        able = () if self.abstaining else (self.me,)
+        return reign.quorum_able(able, self.options.election_timeout, self._now)
 
     def lag(self, peer: ReplicaId) -> int | None:
         """How many chosen slots a peer is behind, as the leader knows it; None at others."""
@@ -773,7 +779,7 @@ class Paxos:
             self._stand_down("its disk hangs")
             self._election.wait(now)
             return
-        if reign.quorum_able(() if self.abstaining else (self.me,), options.election_timeout, now):
+        if self._quorum_able(reign):
             reign.able_at = now
         if reign.quorum_heard(self.me, options.election_timeout, now):
             reign.connected_at = now
@@ -806,8 +812,7 @@ class Paxos:
             self._send_heartbeat(reign, peer)
 
     def _send_heartbeat(self, reign: Reign, peer: ReplicaId) -> None:
-        able = () if self.abstaining else (self.me,)
-        connected = reign.quorum_able(able, self.options.election_timeout, self._now)
+        connected = self._quorum_able(reign)
         progress = reign.progress[peer]
         seq = progress.seq_told = reign.confirmations.stamp()
         progress.mark_told = self._learner.mark
