@@ -6,6 +6,8 @@ import pytest
 from bench.peers import ZooKeeper
 from service_world import client_of, local_cell
 
+from synod.base import SECOND
+
 
 @pytest.fixture(scope="session")
 def local_hosts():
@@ -32,6 +34,13 @@ async def cell(local_hosts):
     """A started client of the synod cell."""
     async with client_of(local_hosts) as started:
         yield started
+
+
+@pytest.fixture
+def still(monkeypatch):
+    """The clock of balancing stands still: who was set aside is not tried again, however long a test takes."""
+    for module in ("_nodes", "_router", "_system", "_transport"):
+        monkeypatch.setattr(f"synod.service.{module}.now_micros", lambda: SECOND)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import synod.embedded
 from synod.base import SynodError
@@ -14,10 +14,15 @@ from synod.client import Cell, connect
 PATIENCE_S = 20.0
 
 
-async def wait_until(condition: Callable[[], object], what: str) -> None:
+async def wait_until(condition: Callable[[], object | Awaitable[object]], what: str) -> None:
     """Wait for a condition, not for a time; fails with its name."""
     until = time.monotonic() + PATIENCE_S
-    while not condition():
+    while True:
+        holds = condition()
+        if isinstance(holds, Awaitable):
+            holds = await holds
+        if holds:
+            return
         assert time.monotonic() < until, f"never came: {what}"
         await asyncio.sleep(0.005)
 

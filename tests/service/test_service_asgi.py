@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 
 import httpx2
 import pytest
@@ -61,8 +62,8 @@ async def test_writes_of_a_key_exclude_each_other_across_instances_and_tokens_ri
     async with (
         client_of(hosts) as one,
         client_of(hosts) as two,
-        client(keyed(shelf, one, unique)) as a,
-        client(keyed(shelf, two, unique)) as b,
+        client(keyed(shelf, one, unique, lock_timeout=60)) as a,
+        client(keyed(shelf, two, unique, lock_timeout=60)) as b,
     ):
         answers = await asyncio.gather(*((a, b)[i % 2].put("/items/x") for i in range(24)))
     assert {answer.status_code for answer in answers} == {200}
@@ -99,6 +100,7 @@ async def test_a_lock_not_got_in_time_is_423_and_the_application_is_not_called(c
         assert "not applied" in answer.text
         assert shelf.inside == {}
         await holder.release()
+    async with client(keyed(shelf, cell, unique)) as http:  # a free lock may take longer than that to get, too
         assert (await http.put("/items/x")).status_code == 200
 
 
@@ -140,8 +142,9 @@ async def test_what_writes_can_be_declared(cell, unique):
 async def test_every_answer_carries_the_load(monkeypatch):
     """The report is there after a full window; streams and errors count; what is in flight ends at zero."""
     now = 0
-    monkeypatch.setattr("synod.service._asgi.time.monotonic_ns", lambda: now * 1_000)
-    monkeypatch.setattr("synod.service._asgi.time.process_time_ns", lambda: now * 250)
+    # The clocks of this module alone: other threads of the process go by the real ones.
+    clocks = SimpleNamespace(monotonic_ns=lambda: now * 1_000, process_time_ns=lambda: now * 250)
+    monkeypatch.setattr("synod.service._asgi.time", clocks)
     shelf = Shelf()
     app = LoadReports(shelf.app())
     async with client(app) as http:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 from service_world import client_of, expire, wait_until
 
@@ -51,16 +49,11 @@ async def test_a_new_session_registers_again_by_itself(hosts, unique):
         old = cell.session_id
         await expire(cell)
 
-        async def entry():
-            return await cell.exists(f"{service_path(unique)}/10.0.0.7%3A80")
+        async def entry_is_back():
+            stat = await cell.exists(f"{service_path(unique)}/10.0.0.7%3A80")
+            return stat is not None and stat.ephemeral_owner == cell.session_id
 
-        for _ in range(400):
-            stat = await entry()
-            if stat is not None and stat.ephemeral_owner == cell.session_id:
-                break
-            await asyncio.sleep(0.01)
-        else:
-            pytest.fail("the entry never came back")
+        await wait_until(entry_is_back, "the entry")
         assert cell.session_id != old
         value, _ = await cell.get(f"{service_path(unique)}/10.0.0.7%3A80")
         assert b'"weight":7' in value

@@ -86,7 +86,7 @@ async def test_requests_find_instances_by_name_and_rotate(world):
     assert all(line.in_flight == 0 for line in world.balancer.statistics())
 
 
-async def test_who_refuses_is_passed_over_even_by_a_write_and_set_aside(world):
+async def test_who_refuses_is_passed_over_even_by_a_write_and_set_aside(still, world):
     """Refused: it cannot have been applied, so a write goes elsewhere with its body; the instance is set aside."""
     world.failures["i1"] = world.http.ConnectError("refused")
     for number in range(6):
