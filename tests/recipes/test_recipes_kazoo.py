@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from kazoo.client import KazooClient
 
-from client.client_systems import wait_for_children
+from client.client_systems import PATIENCE_S, wait_for_children
 from synod.recipes import Barrier, Counter, DoubleBarrier, Queue, RWLock
 
 
@@ -15,7 +15,7 @@ from synod.recipes import Barrier, Counter, DoubleBarrier, Queue, RWLock
 def kazoo(local_hosts):
     """A started client of kazoo."""
     client = KazooClient(local_hosts)
-    client.start(timeout=10)
+    client.start(timeout=PATIENCE_S)
     yield client
     client.stop()
     client.close()
@@ -49,7 +49,7 @@ async def test_read_and_write_locks_are_shared_with_kazoo(kazoo, local_hosts, cl
     lock = RWLock(cell, root)
     async with lock.read():
         theirs = kazoo.ReadLock(root, "kazoo")
-        assert await asyncio.to_thread(theirs.acquire, blocking=True, timeout=5)
+        assert await asyncio.to_thread(theirs.acquire, blocking=True, timeout=PATIENCE_S)
         assert not await lock.write().acquire(blocking=False)
         assert not await asyncio.to_thread(kazoo.WriteLock(root, "kazoo").acquire, blocking=False)
         await asyncio.to_thread(theirs.release)
@@ -64,7 +64,7 @@ async def test_an_item_is_worked_on_by_kazoo_or_by_us(kazoo, local_hosts, client
     await queue.put(b"urgent", priority=3)
     async with await queue.take() as item:
         assert item.data == b"urgent"
-        assert await asyncio.to_thread(theirs.get, 5) == b"a"
+        assert await asyncio.to_thread(theirs.get, PATIENCE_S) == b"a"
         async with await queue.take() as other:
             assert other.data == b"b"
         assert await queue.take(timeout=0.05) is None

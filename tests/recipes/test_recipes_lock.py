@@ -363,9 +363,10 @@ async def test_a_body_cancelled_by_the_loss_may_go_on_outside(local_hosts, clien
 
 async def test_releasing_without_a_connection_is_made_good_later(local_hosts, relay, client, root):
     """Release does not wait for ever; the contender goes as soon as the cell can be reached."""
-    cell, direct = await client(relay.hosts, timeout=0.1), await client(local_hosts)
+    cell, direct = await client(relay.hosts), await client(local_hosts)
     lock = cell.lock(root)
-    await lock.acquire(timeout=5)
+    await lock.acquire()
+    cell.timeout = 0.1
     relay.cut()
     await asyncio.wait_for(lock.release(), 5)
     assert len(await direct.children(root)) == 1

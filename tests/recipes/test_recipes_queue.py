@@ -188,9 +188,10 @@ async def test_a_consumption_whose_reply_was_lost_has_happened_once(local_hosts,
 
 async def test_consuming_without_a_connection_is_reported_and_made_good_later(local_hosts, relay, client, root):
     """The caller hears in bounded time that the outcome is open; the item goes when the cell can be reached."""
-    cell, direct = await client(relay.hosts, timeout=0.1), await client(local_hosts)
+    cell, direct = await client(relay.hosts), await client(local_hosts)
     await Queue(direct, root).put(b"a")
-    item = await Queue(cell, root).take(timeout=5)
+    item = await Queue(cell, root).take()
+    cell.timeout = 0.1
     relay.cut()
     with pytest.raises(OperationTimeout, match="may or may not"):
         await item.consume()
