@@ -7,6 +7,7 @@ order of appearance, after it was checked that it is consistent in itself.
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -87,6 +88,8 @@ WEIGHTS = {
     COUNT: 1,
 }
 ACTORS = 4
+PROBES_PINGED_S = 2.0
+"""So often a probe, which is needed now and then only, says that it lives."""
 CREDENTIALS = ("joe:secret", "eve:hidden", "", "")
 """Of each actor; two have none."""
 
@@ -305,6 +308,7 @@ class Player:
         self._names = Names()
         self.lines: list[Line] = []
         self._probes = [Wire(port) for port in system.ports]
+        self._pinged = time.monotonic()
         self._actors = [Actor(Wire(system.ports[number % 3])) for number in range(ACTORS)]
         for number in range(ACTORS):
             self._log_in(number)
@@ -314,6 +318,10 @@ class Player:
             wire.drop()
 
     def play(self, step: Step) -> None:
+        if time.monotonic() > self._pinged + PROBES_PINGED_S:
+            self._pinged = time.monotonic()
+            for probe in self._probes:
+                probe.ping()
         if isinstance(step, Burst):
             self._burst(step)
         elif isinstance(step, Leave):
