@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from interop_wire import CREATE, EXISTS, GET, Closed, Reader, Wire, create, read
+from interop_wire import CREATE, EXISTS, GET, PATIENCE_S, Closed, Reader, Wire, create, read
 from kazoo.client import KazooClient
 from kazoo.exceptions import (
     BadArgumentsError,
@@ -42,7 +42,7 @@ class Told:
         self._told.set()
 
     def wait(self) -> WatchedEvent:
-        assert self._told.wait(10), "the watch did not fire"
+        assert self._told.wait(PATIENCE_S), "the watch did not fire"
         return self.events[0]
 
 
@@ -218,13 +218,13 @@ def test_data_and_children_watches_follow(zk: KazooClient) -> None:
     for i in range(1, 5):
         zk.set("/d", b"%d" % i)
         with seen:
-            assert seen.wait_for(lambda i=i: values[-1:] == [b"%d" % i], 10), values
+            assert seen.wait_for(lambda i=i: values[-1:] == [b"%d" % i], PATIENCE_S), values
         zk.create(f"/d/{i}")
         with seen:
-            assert seen.wait_for(lambda i=i: names[-1:] == [[str(n) for n in range(1, i + 1)]], 10), names
+            assert seen.wait_for(lambda i=i: names[-1:] == [[str(n) for n in range(1, i + 1)]], PATIENCE_S), names
     zk.delete("/d", recursive=True)
     with seen:
-        assert seen.wait_for(lambda: values[-1] is None, 10)
+        assert seen.wait_for(lambda: values[-1] is None, PATIENCE_S)
 
 
 def test_a_transaction_is_all_or_nothing(zk: KazooClient) -> None:
@@ -281,6 +281,7 @@ def test_access_lists_are_kept_and_held(connect: Callable[..., KazooClient]) -> 
     stranger = connect()
     mine = make_digest_acl("joe", "secret", all=True)
     owner.create("/mine", b"x", acl=[mine])
+    stranger.sync("/mine")
     with pytest.raises(NoAuthError):
         stranger.get("/mine")
     with pytest.raises(NoAuthError):
@@ -339,7 +340,7 @@ def test_pipelined_requests_are_answered_in_order(zk: KazooClient) -> None:
     for i in range(200):
         zk.set_async("/f", b"%d" % i)
         pending.append((b"%d" % i, zk.get_async("/f")))
-    assert [(wanted, call.get(timeout=20)[0]) for wanted, call in pending] == [
+    assert [(wanted, call.get(timeout=PATIENCE_S)[0]) for wanted, call in pending] == [
         (wanted, wanted) for wanted, _ in pending
     ]
 

@@ -16,7 +16,7 @@ from kazoo.recipe.cache import TreeCache
 pytestmark = pytest.mark.slow
 
 Connect = Callable[..., KazooClient]
-WAIT_S = 15.0
+WAIT_S = 40.0
 
 
 class Crowd:
@@ -104,6 +104,7 @@ def test_semaphore_lets_so_many_in(connect: Connect) -> None:
     assert leases[0].acquire(timeout=WAIT_S)
     assert leases[1].acquire(timeout=WAIT_S)
     assert leases[2].acquire(blocking=False) is False
+    clients[0].sync("/leases")
     assert sorted(leases[0].lease_holders()) == ["c0", "c1"]
     crowd = Crowd()
     crowd.run(lambda: leases[2].acquire(timeout=WAIT_S))
@@ -123,13 +124,13 @@ def test_election_leads_one_after_the_other(connect: Connect) -> None:
         leading.clear()
 
     crowd = Crowd()
-    elections = []
+    clients = [connect(replica=replica) for replica in range(3)]
+    elections = [client.Election("/election", f"c{replica}") for replica, client in enumerate(clients)]
     for replica in range(3):
-        client = connect(replica=replica)
-        elections.append(client.Election("/election", f"c{replica}"))
         crowd.run(lambda replica=replica: elections[replica].run(lead, f"c{replica}"))
     crowd.join()
     assert sorted(history) == ["c0", "c1", "c2"]
+    clients[0].sync("/election")
     assert elections[0].contenders() == []
 
 
