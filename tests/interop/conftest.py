@@ -10,14 +10,14 @@ import contextlib
 import itertools
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
-from interop_wire import CREATE, SYNC, Wire, create, text
+from interop_wire import CLOSE, CREATE, PATIENCE_S, SYNC, Wire, create, text
 from kazoo.client import KazooClient
 from kazoo.handlers.threading import KazooTimeoutError
 
-from _peers import Peer, SynodCell, ZooKeeper
+from _peers import Peer, SynodCell, ZooKeeper, nudge
 
 SESSION_TIMEOUT_MS_MIN = 1_000
 SESSION_TIMEOUT_MS_MAX = 10_000
@@ -64,31 +64,60 @@ def root() -> str:
     return f"/test-{os.getpid()}-{next(_roots)}"
 
 
+def asked(system: Peer, op: int, body: bytes) -> None:
+    """One request, in a session of its own: one that is kept for the next request may have expired by then."""
+    one = Wire(system.ports[0])
+    one.ask(op, body)
+    one.ask(CLOSE)
+    one.drop()
+
+
+@contextlib.contextmanager
+def kept_awake(system: Peer) -> Iterator[None]:
+    """ZooKeeper forgets requests of a client that is alone, and kazoo only waits for their answers. See `nudge`."""
+    done = threading.Event()
+    nudging = threading.Thread(target=keep_nudging, args=(system.ports, done))
+    if system.name == "ZooKeeper":
+        nudging.start()
+    try:
+        yield
+    finally:
+        done.set()
+        if nudging.ident is not None:
+            nudging.join()
+
+
+def keep_nudging(ports: Sequence[int], done: threading.Event) -> None:
+    while not done.wait(2.0):
+        for port in ports:
+            with contextlib.suppress(OSError):
+                nudge(port)
+
+
 @pytest.fixture
 def connect(system: Peer, root: str) -> Iterator[Callable[..., KazooClient]]:
     """Makes started kazoo clients below this test's root; `replica` names one server, else it may be any."""
     clients: list[KazooClient] = []
     one_at_a_time = threading.Lock()
-    first = Wire(system.ports[0])
-    first.ask(CREATE, create(root))
+    asked(system, CREATE, create(root))
 
     def make(
         *, replica: int | None = None, hosts: str = "", timeout: float = 10.0, chroot: bool = True, **options
     ) -> KazooClient:
         with one_at_a_time:
-            first.ask(SYNC, text(root))
+            asked(system, SYNC, text(root))
         hosts = hosts or (system.hosts if replica is None else f"127.0.0.1:{system.ports[replica]}")
         client = KazooClient(hosts + (root if chroot else ""), timeout=timeout, **options)
         clients.append(client)
-        client.start(timeout=20)
+        client.start(timeout=PATIENCE_S)
         return client
 
-    yield make
-    for client in clients:
-        with contextlib.suppress(KazooTimeoutError):
-            client.stop()
-        client.close()
-    first.drop()
+    with kept_awake(system):
+        yield make
+        for client in clients:
+            with contextlib.suppress(KazooTimeoutError):
+                client.stop()
+            client.close()
 
 
 @pytest.fixture

@@ -151,16 +151,17 @@ class Closed(Exception):
 
 
 SILENT_S = 8.0
-"""Who is silent for so long has forgotten us, or hangs."""
+"""Who is silent for so long has forgotten us, hangs, or runs on a busy machine."""
 
 PATIENCE_S = 30.0
+"""Longest wait for anything."""
 
 
 def is_synod(port: int) -> bool:
     return "synod" in four_letter_word(port, b"srvr", SILENT_S)
 
 
-def wait_until(fact: Callable[[], bool], within_s: float = 15.0) -> None:
+def wait_until(fact: Callable[[], bool], within_s: float = PATIENCE_S) -> None:
     deadline = time.monotonic() + within_s
     while not fact():
         assert time.monotonic() < deadline, "it did not come about"
@@ -188,6 +189,7 @@ class Wire:
         read_only: bool | None = False,
     ) -> None:
         self._port = port
+        self.patience_s = PATIENCE_S
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=SILENT_S)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         request = struct.pack(">iqiq", 0, seen, timeout_ms, session) + text(password)
@@ -212,14 +214,16 @@ class Wire:
 
     def _exactly(self, size: int) -> bytes:
         data = b""
-        until = time.monotonic() + PATIENCE_S
+        until = time.monotonic() + self.patience_s
         while len(data) < size:
             try:
                 more = self.socket.recv(size - len(data))
             except TimeoutError:
-                if time.monotonic() > until or is_synod(self._port):
+                if time.monotonic() > until:
                     raise
-                nudge(self._port)
+                with contextlib.suppress(OSError):
+                    if not is_synod(self._port):
+                        nudge(self._port)
                 continue
             except ConnectionError as gone:
                 raise Closed from gone
@@ -277,7 +281,7 @@ class Wire:
         return taken
 
     def wait_closed(self) -> None:
-        """Read on until the server closes; fails by the socket's timeout if it does not."""
+        """Read on until the server closes; fails if it does not."""
         with contextlib.suppress(Closed):
             while True:
                 self.receive_raw()
