@@ -26,6 +26,7 @@ from synod.client import BlockingCell
 T = TypeVar("T")
 
 SYNOD = (sys.executable, "-m", "synod")
+UNAVAILABLE = 3
 PATIENCE_S = 30.0
 """Longest wait for anything; a test that waits so long has failed."""
 
@@ -73,6 +74,20 @@ def synod(
         **options,
     )
     return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def operated(*arguments: str, cell: str) -> subprocess.CompletedProcess[str]:
+    """Let a cell do what an operator asks for; asks again where nothing was changed as there was no leader to ask."""
+
+    def asked() -> subprocess.CompletedProcess[str] | None:
+        done = synod(*arguments, cell=cell)
+        no_leader = ("there is none", "nothing was changed")
+        return None if done.returncode == UNAVAILABLE and any(why in done.stderr for why in no_leader) else done
+
+    done = wait_for(asked, f"a leader for {' '.join(arguments)}")
+    assert done is not None
+    assert done.returncode == 0, done.stderr
+    return done
 
 
 def sentence(stderr: str) -> str:

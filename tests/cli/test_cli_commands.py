@@ -20,7 +20,19 @@ import pytest
 from bench.peers import free_ports
 
 import synod as package
-from _cells import PATIENCE_S, SYNOD, Replica, clean_environment, http, listening, says_ok, sentence, synod, wait_for
+from _cells import (
+    PATIENCE_S,
+    SYNOD,
+    Replica,
+    clean_environment,
+    http,
+    listening,
+    operated,
+    says_ok,
+    sentence,
+    synod,
+    wait_for,
+)
 from synod.base import UserError
 from synod.cli import main
 from synod.client import BlockingCell
@@ -269,7 +281,8 @@ def test_an_ephemeral_lives_until_ctrl_c(hosts, root):
         assert command.stderr.readline() == b"it lives until Ctrl-C\n"
         command.send_signal(signal.SIGINT)
         assert command.wait(timeout=PATIENCE_S) == 130
-        assert cell.exists(f"{root}/mine") is None
+        # Long before its session would be over, though a busy cell may hear of its end after the command has ended.
+        wait_for(lambda: cell.exists(f"{root}/mine") is None, "its end", patience_s=5)
         assert b"Traceback" not in command.stderr.read()
 
 
@@ -341,7 +354,7 @@ def test_nobody_there_ends_with_3(run, command):
     done = run(*command, "--timeout", "0.2", cell=nobody)
     assert (done.code, done.out) == (3, b"")
     assert f"no replica of {nobody} serves us" in sentence(done.err)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 8  # without the option it would be 10
 
 
 def test_somebody_there_who_does_not_answer_ends_with_3(run):
@@ -579,13 +592,12 @@ def test_up_starts_who_joins_and_does_not_miss_who_left(tmp_path):
         listens = ("--client", f"127.0.0.1:{ports[3]}", "--http", f"127.0.0.1:{ports[4]}")
         config = directory / "replica-4" / "synod.toml"
         config.parent.mkdir()
-        config.write_text(synod("member", "add", "4", f"127.0.0.1:{ports[5]}", *listens, cell=hosts).stdout)
+        config.write_text(operated("member", "add", "4", f"127.0.0.1:{ports[5]}", *listens, cell=hosts).stdout)
         assert synod("format", str(config)).returncode == 0
         wait_for(lambda: says_ok(ports[3]), "the new replica")
         wait_for(lambda: synod("member", "promote", "4", cell=hosts).returncode == 0, "its vote")
         hosts += f",127.0.0.1:{ports[3]}"  # perhaps it is the one that the third hands over to
-        removed = synod("member", "remove", "3", cell=hosts)
-        assert removed.returncode == 0, removed.stderr
+        operated("member", "remove", "3", cell=hosts)
         wait_for(lambda: not says_ok(ports[0] + 2), "the farewell of who was removed")
         with BlockingCell(hosts) as cell:
             cell.create("/kept")

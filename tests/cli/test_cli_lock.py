@@ -21,7 +21,8 @@ from bench.peers import free_ports
 from _cells import PATIENCE_S, SYNOD, RealCell, clean_environment, paused, sentence, synod, wait_for
 from synod.client import BlockingCell
 
-SESSION_TIMEOUT_S = 2.0
+SESSION_TIMEOUT_S = 6.0
+"""Not shorter: on a busy machine the command would be stopped before anything was cut, or later than it should."""
 
 STUBBORN = """
 import os, signal, sys, time
