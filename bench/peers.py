@@ -56,7 +56,7 @@ ANSWER_S: Final = 20.0
 PORTS: Final = range(10_000, 20_000)
 """Below the range from which the kernel draws the local ends of outgoing connections, and below where `synod up` looks:
 else a port would now and then be taken before its server binds it, or while it is down."""
-SLICE: Final = 1_000
+SLICE: Final = 500
 _claims: Final[list[socket.socket]] = []
 
 

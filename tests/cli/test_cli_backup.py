@@ -319,8 +319,13 @@ def test_a_cell_is_backed_up_while_it_is_written_to_and_a_new_one_goes_on_from_t
         joining = operated("member", "add", "4", f"127.0.0.1:{ports[11]}", *listens, cell=hosts)
         (tmp_path / "4.toml").write_text(joining.stdout)
         assert synod("format", str(tmp_path / "4.toml")).returncode == 0
-        running.append(subprocess.Popen([*SYNOD, "serve", str(tmp_path / "4.toml")], stderr=subprocess.DEVNULL))
-        wait_for(lambda: synod("member", "promote", "4", cell=hosts).returncode == 0, "a fourth voter")
+        running.append(subprocess.Popen([*SYNOD, "serve", str(tmp_path / "4.toml")]))
+
+        def votes() -> bool:
+            assert running[-1].poll() is None, "who joins has ended"
+            return synod("member", "promote", "4", cell=hosts).returncode == 0
+
+        wait_for(votes, "a fourth voter")
         with BlockingCell(f"127.0.0.1:{ports[9]}", timeout=PATIENCE_S) as client:
             assert int(client.get("/count")[0]) == count
     finally:

@@ -17,7 +17,7 @@ import pytest
 
 from _cells import wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.slow
 
 SYNOD = [sys.executable, "-m", "synod", "demo"]
 

@@ -19,7 +19,7 @@ from synod.base import ConfigError, Configuration, Member
 from synod.server import load_config
 from synod.server._config import joining_config  # as the leader's answer holds it
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.slow
 
 
 NOBODY_LED = ("or there is none;", "serves; nothing was changed", "does not lead; ask replica")

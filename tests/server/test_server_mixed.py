@@ -12,7 +12,6 @@ from _peers import COMPILED_PYTHON
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 @pytest.mark.requires("compiled", "pure")
 def test_a_mixed_cell_agrees(tmp_path) -> None:
     """Each kind leads for a while; both apply the same, down to the digest of the whole state."""

@@ -324,7 +324,6 @@ def test_an_observer_sees_everything_and_is_no_quorum_with_anybody() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("first", range(30_000, 30_050, 10))
 def test_members_change_in_every_kind_of_world(first: int) -> None:
     """The other faults as each seed draws them, and operators on top of it."""

@@ -8,6 +8,7 @@ import selectors
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any, Final
 from urllib.request import urlopen
@@ -18,6 +19,7 @@ REPLICAS: Final = 3
 START_S: Final = 30.0
 STOP_S: Final = 10.0
 STATUS_S: Final = 2.0
+LOOK_PAUSE_S: Final = 0.05
 
 
 class NotStarted(SynodError):
@@ -112,16 +114,23 @@ class Replicas:
         self._pids: dict[int, int] = {row["id"]: row["pid"] for row in announced["replicas"]}
 
     def kill_leader(self) -> str:
-        """SIGKILL the replica that leads; `synod up` starts it again. Its name, for people."""
-        for url in self.urls:
-            try:
-                with urlopen(f"{url}/status", timeout=STATUS_S) as answer:  # noqa: S310 - our own children
-                    status = json.load(answer)
-            except (OSError, ValueError):
-                continue
-            if status["role"] == "leader":
-                os.kill(self._pids[status["id"]], signal.SIGKILL)
-                return f"replica {status['id']}, the leader"
+        """SIGKILL the replica that leads, as soon as one does; `synod up` starts it again. Its name, for people.
+
+        Raises:
+            NotStarted: for a long time none leads, or answers.
+        """
+        until = time.monotonic() + START_S
+        while time.monotonic() < until:
+            for url in self.urls:
+                try:
+                    with urlopen(f"{url}/status", timeout=STATUS_S) as answer:  # noqa: S310 - our own children
+                        status = json.load(answer)
+                except (OSError, ValueError):
+                    continue
+                if status["role"] == "leader":
+                    os.kill(self._pids[status["id"]], signal.SIGKILL)
+                    return f"replica {status['id']}, the leader"
+            time.sleep(LOOK_PAUSE_S)
         raise NotStarted("no replica leads the cell of the demo")
 
     def stop(self) -> None:

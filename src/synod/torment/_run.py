@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from synod.base import SynodError, UserError
+from synod.base import OutcomeUnknown, SynodError, UserError
 from synod.client import Unavailable, connect
 from synod.server import event_loop
 
@@ -302,10 +302,21 @@ class Run:
             await self._digests(replicas, history, hosts)
             led, reasons = replicas.elections()
             history.event("elections", led=led, reasons=reasons, disturbed=self._network.evidence())
-        with contextlib.suppress(SynodError):  # what could not be read was noted above
-            async with connect(hosts, timeout=START_S) as cell:
-                await cell.delete(load.root, recursive=True)
-                await cell.delete(ROOT)  # unless another run is below it
+        await self._clean_up(load.root, hosts)
+
+    async def _clean_up(self, root: str, hosts: str) -> None:
+        """Leave nothing behind in somebody else's cell: an election that comes between is no reason to."""
+        until = time.monotonic() + START_S
+        for path in (root, ROOT):
+            while time.monotonic() < until:
+                try:
+                    async with connect(hosts, timeout=START_S) as cell:
+                        await cell.delete(path, recursive=path == root)
+                except (OutcomeUnknown, Unavailable):
+                    continue
+                except SynodError:  # gone by an earlier attempt, or another run is below it; else it was noted before
+                    pass
+                break
 
     async def _digests(self, replicas: Replicas, history: History, hosts: str) -> None:
         """Write on until all replicas have a digest of one slot: who is busy with an earlier one leaves some out."""
