@@ -35,6 +35,7 @@ from _cells import (
 )
 from synod.base import UserError
 from synod.cli import main
+from synod.cli._up import Up
 from synod.client import BlockingCell
 
 VALUE_BYTES_MAX = 1_047_552
@@ -504,6 +505,31 @@ def test_up_takes_no_port_that_its_replicas_are_to_give_to_clients(tmp_path, mon
     assert end.value.code == 2
     assert "there are no free ports" in capsys.readouterr().err
     assert asked == [(6, range(port, port + 3))]
+
+
+def test_up_tells_who_died_before_it_gives_up(tmp_path, monkeypatch, capsys):
+    """Also of those who die while it looks elsewhere; without a majority of three it is over."""
+    up = Up(replicas=3, client_port=1, data_dir=tmp_path, restart=False, settings=[], as_json=True)
+    for i in (1, 2, 3):
+        (tmp_path / f"replica-{i}").mkdir()
+        (tmp_path / f"replica-{i}" / "log").write_text("")
+        up._processes[i] = subprocess.Popen(["sleep", "600"])
+
+    def asked() -> set[int]:
+        for i in (1, 2):
+            up._processes[i].kill()
+            up._processes[i].wait()
+        return {1, 2, 3}
+
+    monkeypatch.setattr(up, "_ask_voters", asked)
+    monkeypatch.setattr(up, "_welcome", lambda: None)
+    try:
+        assert up._watch() == 3
+    finally:
+        up._stop()
+    err = capsys.readouterr().err
+    assert [f"replica {i} ended with -9" in err for i in (1, 2, 3)] == [True, True, False]
+    assert err.endswith("synod: the cell has lost its majority for good\n")
 
 
 @pytest.mark.slow

@@ -309,11 +309,16 @@ class Up:
         died: dict[int, float] = {}
         looked = 0.0
         while not self._told:
+            if time.monotonic() - looked >= LOOK_PAUSE_S:
+                looked = time.monotonic()
+                self._welcome()
+                self._voters = self._ask_voters() or self._voters
+            alive: set[int] = set()
             for i in self._ids.copy():
                 process = self._processes[i]
                 if process.poll() is None:
-                    continue
-                if self._was_removed(i):
+                    alive.add(i)
+                elif self._was_removed(i):
                     self._has_left(i)
                 elif process.pid not in reported:
                     reported.add(process.pid)
@@ -321,12 +326,9 @@ class Up:
                     complain(f"replica {i} ended with {process.returncode}: {self._last_words(i)}")
                 elif self._restart and time.monotonic() - died[i] >= RESTART_PAUSE_S:
                     self._start(i)
-            if time.monotonic() - looked >= LOOK_PAUSE_S:
-                looked = time.monotonic()
-                self._welcome()
-                self._voters = self._ask_voters() or self._voters
             voters = self._voters or set(self._ids)
-            if len(self._alive() & voters) <= len(voters) // 2 and not self._restart:
+            # By those of this look: whoever has died since is still to be told of.
+            if len(alive & voters) <= len(voters) // 2 and not self._restart:
                 complain("the cell has lost its majority for good")
                 return UNAVAILABLE
             time.sleep(0.05)
