@@ -38,6 +38,16 @@ DIAL_S: Final = 1.0
 """A call that nobody answers is given up and made anew: TCP by itself would call again after 1, 3, 7, 15 and more
 seconds, and a network that is whole again would long be waited for."""
 
+HELLO_S: Final = 5.0
+"""Who has not said by then who he is is hung up on, and called anew by whoever called him."""
+
+IDLE_S: Final = 2
+LOOK_S: Final = 1
+UNHEARD_MS: Final = 5_000
+"""When nothing has moved for the first, the kernel looks whether there is still somebody, so often, and gives up after
+the last: a peer that died while the network was cut could not say so, and who only listens, as one that joins does,
+would wait for it for ever."""
+
 REDIAL_FIRST_S: Final = 0.02
 REDIAL_MAX_S: Final = 1.0
 _LENGTH: Final = struct.Struct(">I")
@@ -62,6 +72,7 @@ class PeerConnection:
         self.hello: Hello | None = None
         self.transport: asyncio.Transport | None = None
         self.closed = asyncio.get_running_loop().create_future()
+        self._patience: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The dialler speaks first."""
@@ -71,7 +82,10 @@ class PeerConnection:
         if sock is not None:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 5_000)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, IDLE_S)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, LOOK_S)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNHEARD_MS)
+        self._patience = asyncio.get_running_loop().call_later(HELLO_S, self.close)
         if self._dialled is not None:
             self._greet()
 
@@ -167,7 +181,13 @@ class PeerConnection:
         if self._dialled is None:
             self._greet()
         self.peer = hello.id
+        self._forget_patience()
         self._host.peer_met(self)
+
+    def _forget_patience(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
 
     def pause_writing(self) -> None:
         """The peer takes nothing in."""
@@ -193,6 +213,7 @@ class PeerConnection:
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 -- the protocol's signature
         """It is gone."""
+        self._forget_patience()
         if not self.closed.done():
             self.closed.set_result(None)
         self._host.peer_lost(self)
