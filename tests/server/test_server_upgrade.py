@@ -123,6 +123,11 @@ class Writer:
         except BaseException as failure:  # noqa: BLE001 -- told by `finish`, in the thread of the test
             self._failure = failure
 
+    def has_written(self, count: int) -> bool:
+        """So many; fails when it has given up."""
+        assert self._failure is None, repr(self._failure)
+        return len(self.written) >= count
+
     def finish(self) -> None:
         """Nothing was lost: neither names, nor the session, nor the lock."""
         self._stop.set()
@@ -141,10 +146,8 @@ class Writer:
 
 def progressed(writers: list[Writer], by: int) -> None:
     """Wait until everybody has written more."""
-    before = [len(writer.written) for writer in writers]
-    wait_for(
-        lambda: all(len(w.written) >= b + by for w, b in zip(writers, before, strict=True)), f"{by} more writes each"
-    )
+    goals = [(writer, len(writer.written) + by) for writer in writers]
+    wait_for(lambda: all(writer.has_written(goal) for writer, goal in goals), f"{by} more writes each")
 
 
 def test_a_cell_of_the_previous_release_is_upgraded_one_by_one(previous, tmp_path, monkeypatch) -> None:
