@@ -70,7 +70,15 @@ def keys_in(lines: list[str]) -> dict[str, str]:
 
 
 def keys_of(system: Peer, number: int) -> dict[str, str]:
-    return keys_in(lines_of(system, b"mntr", number))
+    """Of a server that serves: while another leader is elected it does not."""
+    lines: list[str] = []
+
+    def serves() -> bool:
+        lines[:] = lines_of(system, b"mntr", number)
+        return lines != ["This ZooKeeper instance is not currently serving requests"]
+
+    wait_until(serves)
+    return keys_in(lines)
 
 
 def test_are_you_ok(system: Peer) -> None:
