@@ -165,7 +165,7 @@ def wait_until(fact: Callable[[], bool], within_s: float = PATIENCE_S) -> None:
     deadline = time.monotonic() + within_s
     while not fact():
         assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.02)
+        time.sleep(0.02)  # between two looks at another process
 
 
 class Wire:

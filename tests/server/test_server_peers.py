@@ -43,9 +43,11 @@ async def test_who_answers_a_call_and_does_not_say_who_he_is_is_called_anew(monk
     thrice = asyncio.Event()
     taken: list[asyncio.StreamWriter] = []
 
+    class Replica:
+        hello = staticmethod(lambda: b"hello")
+
     class Host:
-        class replica:  # noqa: N801 -- an attribute
-            hello = staticmethod(lambda: b"hello")
+        replica = Replica
 
         def peer_lost(self, connection: _peers.PeerConnection) -> None:
             assert connection.peer is None

@@ -7,12 +7,13 @@ from types import SimpleNamespace
 
 import httpx2
 import pytest
-from service_world import client_of, wait_until
+from service_world import client_of
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from client.client_systems import wait_until
 from synod.client import connect
 from synod.recipes import Lock
 from synod.service import LOAD_HEADER, TOKEN_HEADER, KeyedRequests, LoadReports, lock_path

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from service_world import client_of, expire, wait_until
+from service_world import client_of
 
+from client.client_systems import expire, wait_until
 from synod.balance import Endpoint
 from synod.base import UserError
 from synod.service import Discovery, Registration, service_path
@@ -47,7 +48,7 @@ async def test_a_new_session_registers_again_by_itself(hosts, unique):
     async with client_of(hosts) as cell, Registration(cell, unique, "http://10.0.0.7:80") as registration:
         await registration.set_weight(7)
         old = cell.session_id
-        await expire(cell)
+        await expire(cell, hosts)
 
         async def entry_is_back():
             stat = await cell.exists(f"{service_path(unique)}/10.0.0.7%3A80")

@@ -11,12 +11,12 @@ from types import SimpleNamespace
 
 import pytest
 import uvicorn
-from service_world import wait_until
 from starlette.applications import Starlette
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from client.client_systems import wait_until
 from synod.base import BadArguments, NotApplied, SynodError, UserError
 from synod.client import BlockingCell
 from synod.recipes import TokenGuard

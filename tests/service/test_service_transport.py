@@ -7,8 +7,8 @@ import importlib
 from collections import Counter
 
 import pytest
-from service_world import wait_until
 
+from client.client_systems import wait_until
 from synod.balance import HealthState
 from synod.base import UserError
 from synod.service import LOAD_HEADER, Registration, Transport

@@ -19,7 +19,7 @@ REPLICAS: Final = 3
 START_S: Final = 30.0
 STOP_S: Final = 10.0
 STATUS_S: Final = 2.0
-LOOK_PAUSE_S: Final = 0.05
+LOOK_PAUSE_S: Final = 0.05  # between two looks for a leader: a replica tells nobody outside that it leads
 
 
 class NotStarted(SynodError):

@@ -1,4 +1,4 @@
-"""Ports for the servers of one machine that somebody starts together: `synod up`, the demo."""
+"""Ports for servers that one machine starts together: `synod up`, the demo, a cell within a process."""
 
 from __future__ import annotations
 
